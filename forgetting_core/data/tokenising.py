@@ -1,0 +1,98 @@
+"""Raw rows to tokenised rows, with the model's tokenizer, and the check that the model can embed them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from forgetting_core.config import DataConfig
+from forgetting_core.data.encoding import Encoder
+from forgetting_core.data.formats import Conversation, Tokens, recognise
+from forgetting_core.data.rows import RawRow
+from forgetting_core.data.templates import Template, make_template, tokenise
+from forgetting_core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedRow:
+    """One row, ready to be stored."""
+
+    raw: RawRow
+    tokens: Tokens
+    cut: bool
+    """Whether tokens beyond `data.max_length` were left out."""
+    empty_answer: bool
+    """Whether an answer has no text, so that its response is the end marker alone."""
+
+
+class RowTokeniser:
+    """Tokenises rows for the model in a folder. The tokenizer is loaded for the first row of text."""
+
+    def __init__(self, data: DataConfig, model: Path) -> None:
+        """Raises `InputError` when `model` has no usable config.json."""
+        self._data = data
+        self._model = model
+        self._embedding_rows = _embedding_rows(model)
+
+    def __call__(self, rows: Sequence[RawRow]) -> list[TokenisedRow]:
+        """The tokenised rows, in order. Raises `InputError` for rows that are wrong or do not suit the model."""
+        recognised = [recognise(row) for row in rows]
+        conversations = [item for item in recognised if isinstance(item, Conversation)]
+        texts = iter(self._from_text(conversations) if conversations else [])
+        result = []
+        for row, item in zip(rows, recognised, strict=True):
+            if isinstance(item, Conversation):
+                tokens, length = next(texts)
+                empty = item.empty_answers() > 0
+            else:
+                tokens, length, empty = self._cut(item), len(item.input_ids), False
+            self._check_ids(row, tokens)
+            result.append(TokenisedRow(row, tokens, length > self._data.max_length, empty))
+        return result
+
+    def _from_text(self, conversations: Sequence[Conversation]) -> list[tuple[Tokens, int]]:
+        encoder, template = self._text_parts
+        return tokenise(conversations, template, encoder, self._data.max_length)
+
+    @cached_property
+    def _text_parts(self) -> tuple[Encoder, Template]:
+        tokenizer = _load_tokenizer(self._model)
+        encoder = Encoder(tokenizer)
+        return encoder, make_template(self._data.template, tokenizer, encoder)
+
+    def _cut(self, tokens: Tokens) -> Tokens:
+        end = self._data.max_length
+        noise = None if tokens.noise is None else tokens.noise[:end]
+        return Tokens(tokens.input_ids[:end], tokens.labels[:end], noise)
+
+    def _check_ids(self, row: RawRow, tokens: Tokens) -> None:
+        largest = int(tokens.input_ids.max(initial=0))
+        if largest >= self._embedding_rows:
+            raise InputError(
+                f"{row.place}: token id {largest} is beyond the model's {self._embedding_rows} embedding rows "
+                f"(`vocab_size` in {self._model / 'config.json'}); tokenizer and model do not belong together"
+            )
+
+
+def _embedding_rows(model: Path) -> int:
+    """`vocab_size` of the text model; padded embeddings make it larger than the tokenizer's vocabulary."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: expected a Hugging Face model folder with a config.json: {error}") from error
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if not isinstance(size, int):
+        raise InputError(f"{model / 'config.json'}: field `vocab_size`: expected an integer, found {size!r}")
+    return size
+
+
+def _load_tokenizer(model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: expected a tokenizer (tokenizer.json) in the model folder: {error}") from error

@@ -1,0 +1,196 @@
+"""Running benchmarks through lm-evaluation-harness: its task definitions, prompts, metrics and defaults, unchanged.
+
+Tasks are loaded before the model, so that a wrong name or a missing file costs no time, and run one after the other,
+so that the batches of a task, and with them the last bits of its results, do not depend on which others were asked
+for. What the harness prints and logs is kept away from the step's own output; its warnings are handed back.
+"""
+
+import functools
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import lm_eval
+import lm_eval.evaluator
+from datasets.exceptions import DatasetsError
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.evaluator_utils import get_sample_size
+from lm_eval.tasks import TaskManager
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from forgetting_core.config import EvaluateConfig
+from forgetting_core.errors import InputError
+from forgetting_core.evaluation.local_tasks import local_tasks, write_definitions
+from forgetting_core.evaluation.reporting_lm import ReportingLM
+from forgetting_core.progress import Progress
+
+AUTO_BATCH = 16
+"""Requests of one forward pass when `execution.micro_batch` is `auto`."""
+BOOTSTRAP_ITERS = 1000
+"""For the standard error of the few metrics that are no mean; the harness's default of 100 000 takes minutes."""
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """Tasks that are loaded and ready to run."""
+
+    manager: TaskManager
+    loaded: dict[str, list[Task | Group]]
+    """By the names of `evaluate.tasks`; a tag of the harness stands for several tasks."""
+    items: int
+    """How many will be evaluated in all."""
+    offline: bool
+    """Everything is read from local files, so nothing may be sent."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """What the harness answered, merged over the calls."""
+
+    metrics: dict[str, dict[str, Any]]
+    """Its `results`: task -> `metric,filter` -> value."""
+    samples: dict[str, list[dict[str, Any]]]
+    versions: dict[str, Any]
+    num_fewshot: dict[str, int]
+    batch_size: int
+    warnings: Counter[str]
+    """How often it said what."""
+
+
+def load_benchmarks(config: EvaluateConfig, task_dir: Path | None, scratch: Path) -> Benchmarks:
+    """Resolve and load `config.tasks`; local ones through YAMLs written into the empty folder `scratch`.
+
+    Raises `InputError` for a task that is unknown or whose local data cannot be read.
+    """
+    local = [] if task_dir is None else local_tasks(task_dir, config.tasks)
+    write_definitions(local, scratch)
+    offline = task_dir is not None and all(task.reads_only_local_data for task in local)
+    with _contained(offline):
+        manager = TaskManager() if task_dir is None else TaskManager(include_path=scratch, include_defaults=False)
+        names = list(dict.fromkeys(config.tasks))
+        loaded = {name: _load(manager, name, task_dir) for name in names}
+    leaves = [leaf for group in loaded.values() for item in group for leaf in _leaves(item)]
+    return Benchmarks(manager, loaded, sum(_items(task, config.limit) for task in leaves), offline)
+
+
+def run_benchmarks(
+    benchmarks: Benchmarks,
+    config: EvaluateConfig,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    micro_batch: int | str,
+    progress: Progress,
+) -> BenchmarkResults:
+    """Evaluate `model` with the harness's defaults: the few-shot number of each task, greedy, no chat template.
+
+    Seeds Python's, numpy's and torch's global generators with `config.seed`.
+    """
+    # A bootstrap of this size is quicker than starting a process per core.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
+    batch_size = AUTO_BATCH if isinstance(micro_batch, str) else micro_batch
+    results = BenchmarkResults({}, {}, {}, {}, batch_size, Counter())
+    with _contained(benchmarks.offline) as warnings:
+        lm = ReportingLM(model, tokenizer, batch_size=batch_size, items=benchmarks.items, progress=progress)
+        warnings.clear()
+        for tasks in benchmarks.loaded.values():
+            answer = lm_eval.simple_evaluate(
+                model=lm,
+                tasks=tasks,
+                task_manager=benchmarks.manager,
+                batch_size=batch_size,
+                limit=config.limit,
+                bootstrap_iters=BOOTSTRAP_ITERS,
+                log_samples=True,
+                random_seed=config.seed,
+                numpy_random_seed=config.seed,
+                torch_random_seed=config.seed,
+                fewshot_random_seed=config.seed,
+            )
+            results.metrics.update(answer["results"])
+            results.samples.update(answer["samples"])
+            results.versions.update(answer["versions"])
+            results.num_fewshot.update(answer["n-shot"])
+        results.warnings.update(warnings)
+    return results
+
+
+def _load(manager: TaskManager, name: str, task_dir: Path | None) -> list[Task | Group]:
+    if name not in manager.task_index:
+        nearest = get_close_matches(name, manager.all_tasks, n=5) or ["`lm_eval ls tasks` lists them"]
+        raise InputError(
+            f"evaluate.tasks: lm-evaluation-harness knows no task {name!r}. Nearest: {', '.join(nearest)}. Correct "
+            "the name, or put an own task YAML into a folder and name that in evaluate.task_dir"
+        )
+    try:
+        loaded = manager.load([name])
+    except (DatasetsError, OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        if task_dir is None:
+            raise
+        reason = error.__cause__ or error
+        raise InputError(f"evaluate.tasks: {name} in {task_dir} cannot be loaded: {reason!r}") from error
+    groups = loaded.get("groups", {})
+    return [groups[name]] if name in groups else list(loaded["tasks"].values())
+
+
+def _leaves(item: Task | Group) -> Sequence[Task]:
+    return item.get_all_tasks() if isinstance(item, Group) else [item]  # type: ignore[no-any-return]
+
+
+def _items(task: Task, limit: float | None) -> int:
+    available = len(task.eval_docs)
+    return available if limit is None else min(available, get_sample_size(task, limit))
+
+
+@contextmanager
+def _contained(offline: bool) -> Iterator[Counter[str]]:
+    """The harness without progress bars, log lines and subprocesses; yields a counter of its warnings.
+
+    Its dump of the environment (`pip list` and git, seconds per call) is skipped. With `offline` the Hugging Face
+    libraries send nothing: `datasets` would otherwise report the use of its JSON reader.
+    """
+    warnings: Counter[str] = Counter()
+    handler = _Counting(warnings)
+    logger = logging.getLogger("lm_eval")
+    show_bar = tqdm.__init__
+
+    @functools.wraps(show_bar)
+    def hide_bar(self: tqdm, *args: Any, **kwargs: Any) -> None:
+        show_bar(self, *args, **{**kwargs, "disable": True})
+
+    replacements: list[tuple[Any, str, Any]] = [
+        (tqdm, "__init__", hide_bar),
+        (logger, "propagate", False),
+        (lm_eval.evaluator, "add_env_info", lambda results: None),
+        (lm_eval.evaluator, "get_git_commit_hash", lambda: None),
+    ]
+    if offline:
+        replacements += [(huggingface_hub.constants, "HF_HUB_OFFLINE", True)]
+        replacements += [(datasets.config, "HF_HUB_OFFLINE", True)]
+    with ExitStack() as stack:
+        logger.addHandler(handler)
+        stack.callback(logger.removeHandler, handler)
+        for owner, name, value in replacements:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        yield warnings
+
+
+class _Counting(logging.Handler):
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.counts = counts
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.counts[record.getMessage()] += 1

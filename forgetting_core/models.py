@@ -1,0 +1,144 @@
+"""Loading and saving models and tokenizers: folders in, canonical folders out.
+
+Nothing is invented on the way: weights missing from a file are an error (transformers would draw them at random),
+pickles are not read, remote code is not run, embeddings are never resized.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from forgetting_core.config import LoraConfig
+from forgetting_core.errors import InputError
+from forgetting_core.json_files import write_json
+from forgetting_core.model_files import model_files, tokenizer_files
+
+VOLATILE_CONFIG_KEYS = ("transformers_version", "_name_or_path", "peft_version", "base_model_name_or_path")
+
+
+def resolve_device(requested: str) -> str:
+    """`auto` is CUDA when there is one. Raises `InputError` when CUDA is asked for and missing."""
+    if requested == "cuda" and not torch.cuda.is_available():
+        raise InputError("execution.device: cuda was asked for, but torch sees no GPU; use `auto` or `cpu`")
+    if requested == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return requested
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model folder. Raises `InputError` when there is none."""
+    if not tokenizer_files(folder):
+        raise InputError(f"model {folder}: no tokenizer files; expected tokenizer.json beside the weights")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {folder}: the tokenizer cannot be loaded: {error}") from error
+
+
+def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
+    """A causal language model in evaluation mode.
+
+    Raises `InputError` when the folder is no safetensors model of a causal language model or lacks weights.
+    """
+    model_files(folder)
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {error}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind] and kind != "unexpected_keys":
+            names = ", ".join(map(str, sorted(report[kind])[:5]))
+            raise InputError(f"model {folder}: {len(report[kind])} weights are {kind[:-5]} ({names}, …)")
+    return model.to(device).eval()
+
+
+def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: str) -> PreTrainedModel | PeftModel:
+    """The base itself, a full checkpoint, or the base with a LoRA adapter; in evaluation mode."""
+    if checkpoint is None:
+        return load_base(base, dtype=dtype, device=device)
+    if (checkpoint / "adapter_config.json").exists():
+        model = load_base(base, dtype=dtype, device=device)
+        return PeftModel.from_pretrained(model, checkpoint, autocast_adapter_dtype=False).eval()
+    return load_base(checkpoint, dtype=dtype, device=device)
+
+
+def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    """`model` with a fresh float32 adapter on every linear layer but the output head; drawn from torch's RNG.
+
+    The layers are found from the model itself (PEFT's `all-linear`), so any architecture works.
+    """
+    peft_config = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, peft_config)
+
+
+def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model inside an adapter (its layers carry the adapter), or `model` itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def position_limit(model: PreTrainedModel | PeftModel) -> int | None:
+    """Longest sequence with position embeddings of its own; None where positions are rotary."""
+    config = model.config.get_text_config()
+    if getattr(config, "rope_parameters", None):
+        return None
+    return getattr(config, "max_position_embeddings", None)
+
+
+def check_lengths(model: PreTrainedModel | PeftModel, longest: int) -> None:
+    """Raises `InputError` when a row of `longest` tokens has more positions than the model has embeddings."""
+    limit = position_limit(model)
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"data.max_length: a row has {longest} tokens, but the model has {limit} positions; lower max_length"
+        )
+
+
+def save_checkpoint(
+    model: PreTrainedModel | PeftModel, out: Path, *, base: Path, base_digest: str, dtype: str
+) -> None:
+    """Write a Hugging Face folder with canonical bytes: full weights in `dtype`, or a float32 LoRA adapter.
+
+    The tokenizer's files are the base model's, byte for byte. An adapter names its base by digest in
+    `base_model.json`.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(out, save_embedding_layers=False)
+        write_json(out / "base_model.json", {"digest": base_digest})
+    else:
+        model.to(getattr(torch, dtype)).save_pretrained(out)
+    for name in ("config.json", "generation_config.json", "adapter_config.json"):
+        if (out / name).exists():
+            write_json(out / name, _canonical_config(json.loads((out / name).read_text())))
+    for path in tokenizer_files(base):
+        shutil.copyfile(path, out / path.name)
+    (out / "README.md").unlink(missing_ok=True)
+
+
+def _canonical_config(value: Any) -> Any:
+    """Without paths and versions, string lists sorted: PEFT writes sets in hash order."""
+    if isinstance(value, dict):
+        return {key: _canonical_config(item) for key, item in value.items() if key not in VOLATILE_CONFIG_KEYS}
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return value

@@ -1,0 +1,63 @@
+"""The forgetting objective and its λ (design §6; arXiv 2508.04329, section 3).
+
+L = Σ₊ loss / N₊ − λ · Σ₋ loss / N₋ over one optimizer step, written as one sum of signed token weights times token
+losses, so that it does not depend on how the step is cut into micro-batches.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from forgetting_core.config import LambdaConfig
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Denominators of the two means."""
+
+    positive: float
+    negative: float
+
+    @classmethod
+    def of(cls, sign: torch.Tensor, scale: float = 1.0) -> "TokenCounts":
+        """Counts of +1 and −1 in `sign`, each times `scale`."""
+        return cls(float((sign > 0).sum()) * scale, float((sign < 0).sum()) * scale)
+
+
+def forget_weight(config: LambdaConfig, step: int, *, total: int, per_epoch: int) -> float:
+    """λ before optimizer step `step` (0-based: the number of completed ones) of `total`.
+
+    `published` starts again at 0 in each epoch while `total` counts all epochs, and never adds t_min.
+    """
+    span = config.t_max - config.t_min
+    if config.schedule == "linear":
+        return config.t_min + span * step / total
+    if config.schedule == "cosine":
+        return config.t_min + span * (1 - math.cos(math.pi * step / total)) / 2
+    if config.schedule == "published":
+        return span * (step % per_epoch) / total
+    return config.t_max
+
+
+def forgetting_loss(loss: torch.Tensor, sign: torch.Tensor, counts: TokenCounts, lambda_: float) -> torch.Tensor:
+    """Σ weight · loss, a scalar; weight is 1/N₊ where `sign` is +1 and −λ/N₋ where it is −1.
+
+    `loss` (N,) in nats; `sign` (N,). An empty side contributes 0 and the gradient stays connected.
+    """
+    positive = 1 / counts.positive if counts.positive else 0.0
+    negative = -lambda_ / counts.negative if counts.negative else 0.0
+    weight = torch.where(sign > 0, positive, torch.where(sign < 0, negative, 0.0)).to(loss.dtype)
+    return (weight * loss).sum()
+
+
+def npo_surrogate(loss: torch.Tensor, loss_base: torch.Tensor, sign: torch.Tensor, beta: float) -> torch.Tensor:
+    """`loss` with its negative tokens replaced by their bounded form, to be weighted like plain losses.
+
+    Token-level negative preference optimisation (arXiv 2404.05868, per token): −loss becomes
+    (2/β)·softplus(β·(loss_base − loss)); its gradient is that of −loss times 2σ(β·(loss_base − loss)).
+    `loss` and `loss_base` (N,) in nats.
+    """
+    bounded = -(2 / beta) * F.softplus(beta * (loss_base - loss))
+    return torch.where(sign < 0, bounded, loss)

@@ -1,0 +1,24 @@
+"""How a running step tells the outside what it is doing, and hears that it should stop."""
+
+from forgetting_core.errors import Interrupted
+
+
+class Progress:
+    """The silent listener, and the base of the others.
+
+    A step calls `advance` often (once a batch); a subclass decides how often to show it.
+    """
+
+    def __init__(self) -> None:
+        self.stop_requested = False
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        """`done` of `total` units (tokens, rows, steps) are finished. Raises `Interrupted` when asked to stop."""
+        if self.stop_requested:
+            raise Interrupted
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1."""
+
+    def note(self, message: str) -> None:
+        """Something the user should read: rows without a response token, a resumed run."""

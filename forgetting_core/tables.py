@@ -1,0 +1,106 @@
+"""The Parquet tables of the artifacts: their schemas, canonical writing, and reading into flat arrays.
+
+The bytes are part of an artifact's identity, so the settings are fixed here and nothing volatile (times, names
+of the writer's machine) enters a file.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forgetting_core.errors import InputError
+
+IGNORE_INDEX = -100
+"""Label of a token that is not a response token (Hugging Face's convention)."""
+
+SPLIT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("source", pa.string()),
+    ]
+)
+NOISE_FIELD = pa.field("noise", pa.list_(pa.int8()))
+"""Added to `SPLIT_SCHEMA` when the raw rows say which characters are planted noise: 1 noise, 0 clean."""
+LOSS_SCHEMA = pa.schema([("row", pa.int64()), ("loss", pa.list_(pa.float32()))])
+LABEL_SCHEMA = pa.schema([("row", pa.int64()), ("label", pa.list_(pa.int8()))])
+
+ROWS_PER_GROUP = 4096
+
+
+def write_parquet(path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> None:
+    """Write `batches` to `path` with the settings that make equal tables equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
+        for batch in batches:
+            table = pa.Table.from_batches([batch], schema) if isinstance(batch, pa.RecordBatch) else batch
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """All `*.parquet` of `folder` in name order. Raises `InputError` when there is none."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{folder}: no *.parquet file; expected the output of an earlier step")
+    return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+
+
+def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """(values (T,), offsets int64 (R+1,)) of a list column without nulls."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    return values, offsets - offsets[0]
+
+
+def list_array(values: np.ndarray, offsets: np.ndarray, item_type: pa.DataType) -> pa.ListArray:
+    """The inverse of `flatten`: row i is `values[offsets[i]:offsets[i+1]]`."""
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values, type=item_type))
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """A split as flat arrays; row i is `[offsets[i]:offsets[i+1]]`."""
+
+    input_ids: np.ndarray
+    """int32 (T,)"""
+    labels: np.ndarray
+    """int32 (T,), `IGNORE_INDEX` where not a response token"""
+    offsets: np.ndarray
+    """int64 (R+1,)"""
+
+    @classmethod
+    def read(cls, folder: Path) -> "TokenRows":
+        """The split stored in `folder`."""
+        table = read_parquet(folder, ["input_ids", "labels"])
+        input_ids, offsets = flatten(table["input_ids"])
+        labels, _ = flatten(table["labels"])
+        return cls(input_ids, labels, offsets)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (R,): tokens of each row."""
+        return np.diff(self.offsets)
+
+    def response_mask(self) -> np.ndarray:
+        """bool (T,): the response tokens: labelled, and not the first of their row (nothing predicts it)."""
+        mask = self.labels != IGNORE_INDEX
+        mask[self.offsets[:-1][self.lengths > 0]] = False
+        return mask
+
+    def rows(self) -> Iterator[slice]:
+        """The slice of each row."""
+        return (slice(start, end) for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True))

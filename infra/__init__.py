@@ -1,0 +1,1 @@
+"""The outside world: object store, lineage, launching, settings. Knows nothing of the method."""

@@ -1,0 +1,151 @@
+"""Objects in a local or shared folder.
+
+The conditional create is a temporary file, fsync and `os.link`: a link either makes the name or fails because it
+exists, also between machines (fsspec's local exclusive create checks first and writes afterwards).
+"""
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key
+
+CHUNK_BYTES = 4 * 2**20
+
+
+class FolderObjects:
+    """`Objects` in the folder `root`, which appears with the first write. Unfinished writes lie in `.tmp/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root.expanduser().absolute()
+        self.root = str(self.folder)
+
+    def path(self, key: str) -> Path:
+        """Where the object `key` is or would be."""
+        return self.folder / check_key(key)
+
+    def read(self, key: str) -> bytes:
+        """As `Objects.read`."""
+        path = self.path(key)
+        with _explained(path, "read"):
+            return path.read_bytes()
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As `Objects.create`."""
+        path = self.path(key)
+        with _explained(path, "write"), self._temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return path.read_bytes() == data
+            _sync_folder(path.parent)
+        return True
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """As `Objects.overwrite`."""
+        path = self.path(key)
+        with _explained(path, "write"), self._temporary(path, data) as temporary:
+            temporary.replace(path)
+            _sync_folder(path.parent)
+
+    def find(self, prefix: str) -> Iterator[Stored]:
+        """As `Objects.find`."""
+        top = self.path(prefix)
+        with _explained(top, "list"):
+            paths = (
+                [top]
+                if top.is_file()
+                else [Path(folder, name) for folder, _, names in os.walk(top, onerror=_raise) for name in names]
+            )
+            found = [stored for path in paths if (stored := self._stored(path))]
+        yield from sorted(found, key=lambda stored: stored.key)
+
+    def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
+        """As `Objects.upload`."""
+        path = self.path(key)
+        with _explained(path, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _copy(source, path, None, advance)
+
+    def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
+        """As `Objects.download`."""
+        path = self.path(key)
+        with _explained(path, "read"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return _copy(path, target, size, advance)[0]
+
+    def _stored(self, path: Path) -> Stored | None:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # deleted since it was listed
+            return None
+        key = path.relative_to(self.folder).as_posix()
+        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}")
+
+    @contextmanager
+    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
+        # beside `v1`, so that a listing never meets one; not `tempfile`, whose files only their owner may read
+        temporary = self.folder / ".tmp" / uuid.uuid4().hex
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path, size: int | None, advance: Advance) -> tuple[str, int]:
+    digest, done = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(CHUNK_BYTES if size is None else min(CHUNK_BYTES, size - done)):
+            writer.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            advance(len(chunk))
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest(), done
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space or choose another store",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another store",
+    errno.EACCES: "check who may read and write this folder",
+    errno.EROFS: "the file system is read-only; choose another store",
+    errno.EPERM: "check permissions, and that the file system has hard links; or use an s3:// store",
+    errno.EOPNOTSUPP: "the file system has no hard links, which the store needs; use another folder or s3://",
+    errno.ENOTDIR: "a part of this path is a file; choose another folder for the store",
+    errno.EISDIR: "there is a folder where the store keeps a file; choose another folder for the store",
+}
+
+
+@contextmanager
+def _explained(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and doing == "read":
+            raise NotFoundError(str(path)) from error
+        advice = _ADVICE.get(error.errno or 0, "check the disk or the network share, then run again")
+        raise StoreError(f"cannot {doing} {path}: {error}; {advice}") from error

@@ -1,0 +1,141 @@
+"""Running a step's computation in a process of its own.
+
+One process per step: a crash, an out-of-memory kill or a library's global state (random generators, default dtypes)
+stays in it, its memory goes back to the system, and the command line itself never imports torch. The processes are
+forked from a server that has imported the heavy libraries once.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+Message = dict[str, Any]
+Target = Callable[[Any, "Channel"], Any]
+
+_STOP_GRACE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Channel:
+    """The child's end: sends messages up, and knows when it was asked to stop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.stop_requested = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def send(self, message: Message) -> None:
+        """Hand `message` (plain data) to the parent."""
+        self._connection.send(("message", message))
+
+    def _stop(self, *_: object) -> None:
+        self.stop_requested = True
+
+
+class Launcher:
+    """Starts children, at most `concurrent` at the same time, and stops them all on request."""
+
+    def __init__(self, concurrent: int, preload: Sequence[str]) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["__main__", *preload])
+        self._slots = threading.BoundedSemaphore(concurrent)
+        self._children: set[Any] = set()
+        self.stopping = threading.Event()
+
+    def run(self, target: Target, job: Any, on_message: Callable[[Message], None]) -> Any:
+        """`target(job, channel)` in a child; its result, or its exception raised here.
+
+        `target` is a module-level function and `job` picklable. Raises `ChildDied` when the child ends without
+        either, `Stopped` when `stop` was called before it began.
+        """
+        with self._slots:
+            if self.stopping.is_set():
+                raise Stopped("not started: the run was asked to stop")
+            receiver, sender = self._context.Pipe(duplex=False)
+            child = self._context.Process(target=_main, args=(target, job, sender))
+            child.start()
+            sender.close()
+            self._children.add(child)
+            try:
+                return self._listen(child, receiver, on_message)
+            finally:
+                _end(child)
+                self._children.discard(child)
+                receiver.close()
+
+    def stop(self) -> None:
+        """Ask every child to save what it has and end; no further one starts."""
+        self.stopping.set()
+        for child in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGTERM)
+
+    def _listen(self, child: Any, receiver: Connection, on_message: Callable[[Message], None]) -> Any:
+        while True:
+            try:
+                kind, value = receiver.recv()
+            except EOFError:
+                child.join()
+                raise ChildDied(child.exitcode) from None
+            if kind == "message":
+                on_message(value)
+            elif kind == "result":
+                return value
+            else:
+                error, trace = value
+                error.add_note(trace)
+                raise error
+
+
+class Stopped(RuntimeError):
+    """A computation did not start, because the run was asked to stop."""
+
+
+class ChildDied(RuntimeError):
+    """The child ended without a word."""
+
+    def __init__(self, exit_code: int) -> None:
+        cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit status {exit_code}"
+        hint = "; the system may be out of memory: lower execution.micro_batch" if exit_code == -signal.SIGKILL else ""
+        super().__init__(f"the step's process died with {cause}{hint}")
+
+
+def _end(child: Any) -> None:
+    """Give the child time to save, then make sure that it is gone."""
+    if child.is_alive():
+        child.join(_STOP_GRACE_SECONDS)
+    if child.is_alive():
+        child.kill()
+        child.join()
+
+
+def _main(target: Target, job: Any, connection: Connection) -> None:
+    _die_with_parent()
+    # A library that prints must not end up in the JSON on the parent's standard output.
+    os.dup2(sys.stderr.fileno(), 1)
+    channel = Channel(connection)
+    try:
+        outcome: tuple[str, Any] = ("result", target(job, channel))
+    except BaseException as error:
+        outcome = ("error", (error, "".join(traceback.format_exception(error))))
+    try:
+        connection.send(outcome)
+    except (TypeError, AttributeError, ValueError):
+        # not every exception can be pickled
+        connection.send(("error", (RuntimeError(str(outcome[1][0])), outcome[1][1])))
+    connection.close()
+
+
+def _die_with_parent() -> None:
+    """The fork server is our parent; it ends with the process that started it, and takes us along."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

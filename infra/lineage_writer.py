@@ -1,0 +1,104 @@
+"""Writing to the runs of one experiment: params, metrics, tags, inputs and outputs, each within MLflow's limits.
+
+Knows what a run and an artifact are, but not which runs a pipeline has: that is `infra.lineage`.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from infra.lineage_mlflow import as_params, as_tags, dataset_input, external_model, safe_key
+from infra.lineage_notes import Produced
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ENTITIES_PER_BATCH = 100
+SKIPPED_TAG = "nonfinite_metrics_skipped"
+
+
+class RunWriter:
+    """Writes with ids passed explicitly, so that threads do not share an active run. Raises what MLflow raises."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, recipe: str) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.recipe = recipe
+        self._lock = threading.Lock()
+        self._model_lock = threading.Lock()
+        self._skipped: dict[str, int] = {}
+
+    def create_run(self, name: str, tags: Mapping[str, object]) -> str:
+        """A new RUNNING run; returns its id."""
+        run = self.client.create_run(self.experiment_id, tags=as_tags(tags), run_name=name)
+        return str(run.info.run_id)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        """Log in as few batches as MLflow allows. None values of params and tags are left out.
+
+        Non-finite metrics are counted and skipped: MLflow stores infinity as 1.8e308, which no chart survives.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        values = {safe_key(key): float(value) for key, value in (metrics or {}).items()}
+        metric_rows = [Metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
+        param_rows = [Param(key, value) for key, value in as_params(params or {}).items()]
+        tag_rows = [RunTag(key, value) for key, value in as_tags(tags or {}).items()]
+        with self._lock:
+            self._skipped[run_id] = self._skipped.get(run_id, 0) + len(values) - len(metric_rows)
+        for start in range(0, max(len(metric_rows), len(param_rows), len(tag_rows)), ENTITIES_PER_BATCH):
+            batch = slice(start, start + ENTITIES_PER_BATCH)
+            self.client.log_batch(run_id, metric_rows[batch], param_rows[batch], tag_rows[batch])
+
+    def close(self, run_id: str, status: str, tags: Mapping[str, object]) -> None:
+        """End a run with its last tags, among them how many metrics were skipped."""
+        with self._lock:
+            skipped = self._skipped.get(run_id, 0)
+        self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
+        self.client.set_terminated(run_id, status)
+
+    def log_inputs(
+        self, run_id: str, items: Sequence[Produced], *, context: str, producers: Mapping[str, str]
+    ) -> None:
+        """Datasets and models that a run reads; `producers` maps digests to the runs that made them."""
+        from mlflow.entities import LoggedModelInput
+
+        datasets = [
+            dataset_input(item, context=context, producer_run_id=producers.get(item.digest))
+            for item in items
+            if item.kind == "data"
+        ]
+        models = dict.fromkeys(
+            self.model(item, name=item.name, source_run_id=producers.get(item.digest))
+            for item in items
+            if item.kind == "model"
+        )
+        if datasets or models:
+            self.client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in models])
+
+    def log_outputs(self, run_id: str, model_ids: Sequence[str]) -> None:
+        """Models that a run made. Once per run: MLflow refuses to list a model twice."""
+        from mlflow.entities import LoggedModelOutput
+
+        if model_ids:
+            distinct = dict.fromkeys(model_ids)
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0) for model_id in distinct])
+
+    def model(self, item: Produced, *, name: str, source_run_id: str | None, step: str | None = None) -> str:
+        """Id of the external model with the content of `item`; one at a time, or threads would duplicate it."""
+        tags = as_tags({"recipe": self.recipe, "step": step, "producer_run_id": source_run_id})
+        with self._model_lock:
+            return external_model(
+                self.client, self.experiment_id, item, name=name, source_run_id=source_run_id, tags=tags
+            )

@@ -1,0 +1,163 @@
+"""Objects in an S3 bucket, through s3fs.
+
+Endpoint and credentials come from the standard AWS environment or its files; so do the number of attempts
+(`AWS_MAX_ATTEMPTS`, `AWS_RETRY_MODE`). Nothing is cached: what another machine wrote a moment ago must be seen.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import s3fs
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from s3fs.core import S3_RETRYABLE_ERRORS
+
+from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key, in_order
+from infra.s3_errors import explain, is_missing_key, is_refused_condition
+
+MIB = 2**20
+PART_BYTES = 8 * MIB
+WORKERS = 4
+"""Parts in flight. Memory of a transfer is about 3 · WORKERS · PART_BYTES, whatever the file's size."""
+MAX_PARTS = 10_000
+"""S3's limit for one object."""
+CREATE_ATTEMPTS = 5
+
+FAILURES = (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
+
+
+class S3Objects:
+    """`Objects` below `s3://bucket/prefix`. The client is made at the first use."""
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self.bucket = bucket
+        self.root = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._base = self.root.removeprefix("s3://") + "/"
+        self._s3 = s3fs.S3FileSystem(
+            skip_instance_cache=True,
+            use_listings_cache=False,
+            max_concurrency=1,  # `cat_file` would send a HEAD first, whose 404 hides a missing bucket
+            config_kwargs={"read_timeout": 60},
+        )
+
+    def read(self, key: str) -> bytes:
+        """As `Objects.read`."""
+        with self._explained(key, "read"):
+            return bytes(self._s3.cat_file(self._path(key)))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As `Objects.create`."""
+        for _ in range(CREATE_ATTEMPTS):
+            with self._explained(key, "write"):
+                try:
+                    self._s3.pipe_file(self._path(key), data, mode="create")
+                    return True
+                except OSError as error:
+                    if not is_refused_condition(error):
+                        raise
+            try:
+                return self.read(key) == data
+            except NotFoundError:  # a concurrent writer failed, or the object was deleted in between
+                continue
+        raise StoreError(
+            f"cannot write {self.root}/{key}: the server says that it exists and that it does not;"
+            " check that no proxy in between caches or rewrites requests"
+        )
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """As `Objects.overwrite`."""
+        with self._explained(key, "write"):
+            self._s3.pipe_file(self._path(key), data)
+
+    def find(self, prefix: str) -> Iterator[Stored]:
+        """As `Objects.find`."""
+        with self._explained(prefix, "list"):
+            found = self._s3.find(self._path(prefix), detail=True)
+        for path, info in sorted(found.items()):
+            if info["type"] == "file" and not path.endswith("/"):  # a browser's placeholder for an empty folder
+                yield Stored(path.removeprefix(self._base), int(info["size"]), str(info["ETag"]).strip('"'))
+
+    def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
+        """As `Objects.upload`."""
+        part_bytes = max(PART_BYTES, -(-source.stat().st_size // (MAX_PARTS - 1)))
+        digest = hashlib.sha256()
+
+        def chunks(file: BinaryIO) -> Iterator[bytes]:
+            while chunk := file.read(part_bytes):
+                digest.update(chunk)
+                yield chunk
+
+        with source.open("rb") as file, self._explained(key, "write"):
+            parts = chunks(file)
+            first = next(parts, b"")
+            if len(first) < part_bytes:
+                self._s3.pipe_file(self._path(key), first)
+                advance(len(first))
+            else:
+                self._upload_parts(key, chain([first], parts), advance)
+            return digest.hexdigest(), file.tell()
+
+    def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
+        """As `Objects.download`."""
+        path = self._path(key)
+        digest = hashlib.sha256()
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+        def fetch(start: int) -> bytes:
+            return bytes(self._s3.cat_file(path, start=start, end=min(start + PART_BYTES, size)))
+
+        with target.open("xb") as file, self._explained(key, "read"):
+            for chunk in in_order(fetch, range(0, size, PART_BYTES), WORKERS):
+                file.write(chunk)
+                digest.update(chunk)
+                advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
+
+    def _upload_parts(self, key: str, chunks: Iterator[bytes], advance: Advance) -> None:
+        where = dict(zip(("Bucket", "Key"), self._path(key).split("/", 1), strict=True))
+        upload = {**where, "UploadId": self._s3.call_s3("create_multipart_upload", **where)["UploadId"]}
+
+        def send(numbered: tuple[int, bytes]) -> tuple[int, dict[str, Any]]:
+            number, chunk = numbered
+            answer = self._s3.call_s3("upload_part", **upload, PartNumber=number, Body=chunk)
+            return len(chunk), {"PartNumber": number, "ETag": answer["ETag"]}
+
+        parts, size = [], 0
+        try:
+            with closing(in_order(send, enumerate(chunks, 1), WORKERS)) as sent:
+                for length, part in sent:
+                    parts.append(part)
+                    size += length
+                    advance(length)
+            self._complete(key, upload, parts, size)
+        except BaseException:
+            with suppress(*FAILURES):
+                self._s3.call_s3("abort_multipart_upload", **upload)
+            raise
+
+    def _complete(self, key: str, upload: dict[str, Any], parts: list[dict[str, Any]], size: int) -> None:
+        try:
+            self._s3.call_s3("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        except FileNotFoundError:
+            # done already when only the response to the first attempt was lost; no one else writes to this key
+            if self._s3.info(self._path(key))["size"] != size:
+                raise
+
+    def _path(self, key: str) -> str:
+        return self._base + check_key(key)
+
+    @contextmanager
+    def _explained(self, key: str, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            url = f"s3://{self._path(key)}"
+            if doing == "read" and is_missing_key(error):
+                raise NotFoundError(url) from error
+            raise explain(error, doing, url) from error

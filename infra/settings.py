@@ -1,0 +1,52 @@
+"""Where things are: the state directory and, below it unless told otherwise, store, MLflow, Prefect and scratch.
+
+Everything comes from the environment, so that a laptop, a worker and a scheduled run differ in nothing else.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE_DIR_VARIABLE = "FORGETTING_STATE_DIR"
+STORE_VARIABLE = "FORGETTING_STORE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved locations."""
+
+    state_dir: Path
+    store_url: str
+    """A folder or `s3://bucket/prefix`."""
+    tracking_uri: str
+    work_dir: Path
+
+    @classmethod
+    def from_environment(cls, *, store: str | None = None, work_dir: str | None = None) -> "Settings":
+        """Settings of this process; the arguments win over the environment, the environment over the defaults."""
+        state_dir = Path(os.environ.get(STATE_DIR_VARIABLE, ".forgetting")).resolve()
+        return cls(
+            state_dir=state_dir,
+            store_url=store or os.environ.get(STORE_VARIABLE) or str(state_dir / "store"),
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
+            work_dir=Path(work_dir).resolve() if work_dir else state_dir / "work",
+        )
+
+    @property
+    def digest_cache(self) -> Path:
+        """The memory of file digests (SQLite)."""
+        return self.state_dir / "digests.sqlite"
+
+    def prepare_environment(self) -> None:
+        """Set what Prefect and MLflow read when they are imported; what the user has set stays."""
+        defaults = {
+            "PREFECT_HOME": str(self.state_dir / "prefect"),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+        }
+        for name, value in defaults.items():
+            os.environ.setdefault(name, value)
+        self.state_dir.mkdir(parents=True, exist_ok=True)

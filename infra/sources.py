@@ -1,0 +1,147 @@
+"""What a run starts from: raw files and models, wherever they are, as local paths with a content digest.
+
+Planning must not fetch anything, so a source that is not on this machine yet is `Unresolved` there, with the reason.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from infra.digests import DigestCache, content_digest
+from infra.fingerprint import canonical_json
+from infra.store import describe_folder, stage_folder
+
+Kind = Literal["data", "model"]
+SelectFiles = Callable[[Path], list[Path]]
+
+
+class SourceError(ValueError):
+    """A source that the recipe names is not there; the message says which and what was expected."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Content at some address: an artifact, a part of one, raw files or a model."""
+
+    uri: str
+    digest: str
+    kind: Kind = "data"
+    local: tuple[Path, ...] = ()
+    """Where it is on this machine already; empty for what has to be staged from the store."""
+    produced_by: str | None = None
+    """MLflow run that produced it."""
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A source whose content is not known without fetching it."""
+
+    reason: str
+
+
+class Sources:
+    """Resolves the addresses of a recipe; fetches what is remote only when `fetch` is set."""
+
+    def __init__(self, digests: DigestCache, raw_dir: Path, *, fetch: bool) -> None:
+        self._digests = digests
+        self._raw_dir = raw_dir
+        self._fetch = fetch
+
+    def files(self, urls: Sequence[str], *, field: str) -> Ref | Unresolved:
+        """Data files in the order given; identity is their base names and contents.
+
+        Raises `SourceError` naming `field` for a missing local file.
+        """
+        paths = []
+        for url in urls:
+            found = self._remote(url) if "://" in url else Path(url)
+            if isinstance(found, Unresolved):
+                return found
+            if not found.is_file():
+                raise SourceError(f"{field}: no such file: {url}; expected a JSONL, JSON or Parquet file")
+            paths.append(found.resolve())
+        names = {f"{index:04d}/{path.name}": self._digests.sha256(path) for index, path in enumerate(paths)}
+        return Ref(", ".join(urls), content_digest(names), "data", tuple(paths))
+
+    def folder(self, url: str, select: SelectFiles, *, kind: Kind, field: str) -> Ref | Unresolved:
+        """A local or `s3://` folder; identity is the contents of the files that `select` picks."""
+        found = self._remote(url) if "://" in url else Path(url)
+        if isinstance(found, Unresolved):
+            return found
+        if not found.is_dir():
+            raise SourceError(f"{field}: no such folder: {url}")
+        return self._folder_ref(url, found.resolve(), select, kind)
+
+    def model(self, path: str, revision: str | None, select: SelectFiles, *, field: str) -> Ref | Unresolved:
+        """A model folder, or with `revision` a hub id; identity is the contents of the files `select` picks."""
+        if revision is None:
+            if not path.startswith("s3://") and not Path(path).is_dir():
+                raise SourceError(
+                    f"{field}.path: no such folder: {path}; give a local folder, an s3:// folder, "
+                    f"or a hub id together with {field}.revision"
+                )
+            return self.folder(path, select, kind="model", field=f"{field}.path")
+        snapshot = self._hub_snapshot(path, revision, field)
+        if isinstance(snapshot, Unresolved):
+            return snapshot
+        return self._folder_ref(f"hf://{path}@{snapshot.name}", snapshot, select, "model")
+
+    def hub_data(self, hub: str, revision: str, split: str, name: str | None, *, field: str) -> Ref | Unresolved:
+        """A hub data set as one Parquet file; identity is the commit that `revision` resolves to."""
+        if not self._fetch:
+            return Unresolved(f"{field}: needs data set {hub} at {revision} from the hub")
+        from datasets import load_dataset
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            commit = HfApi().dataset_info(hub, revision=revision).sha
+        except (HfHubHTTPError, OSError) as error:
+            raise SourceError(f"{field}: data set {hub} at {revision} cannot be found: {error}") from error
+        identity = {"hub": hub, "commit": commit, "split": split, "name": name}
+        digest = hashlib.sha256(canonical_json(identity)).hexdigest()
+        target = self._raw_dir / digest / f"{hub.replace('/', '--')}.parquet"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_suffix(".part")
+            load_dataset(hub, name, revision=commit, split=split).to_parquet(part)
+            part.rename(target)
+        return Ref(f"hf://datasets/{hub}@{commit}", digest, "data", (target,))
+
+    def _folder_ref(self, url: str, folder: Path, select: SelectFiles, kind: Kind) -> Ref:
+        names = {path.relative_to(folder).as_posix(): self._digests.sha256(path) for path in select(folder)}
+        return Ref(url, content_digest(names), kind, (folder,))
+
+    def _remote(self, url: str) -> Path | Unresolved:
+        """The local copy of an object or folder; its listing (names, sizes, ETags) names the copy's folder."""
+        listing = describe_folder(url)
+        if not listing:
+            raise SourceError(f"{url}: nothing is there")
+        key = hashlib.sha256(canonical_json([[url, item.key, item.bytes, item.etag] for item in listing])).hexdigest()
+        target = self._raw_dir / key
+        single = [item for item in listing if url.endswith(item.key.rsplit("/", 1)[-1])] if len(listing) == 1 else []
+        found = target / url.rstrip("/").rsplit("/", 1)[-1] if single else target
+        if not found.exists():
+            if not self._fetch:
+                return Unresolved(f"{url} has to be fetched first")
+            stage_folder(url, target)
+        return found
+
+    def _hub_snapshot(self, hub: str, revision: str, field: str) -> Path | Unresolved:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        patterns = ["*.safetensors*", "*.json", "*.jinja", "*.model", "*.txt"]
+        try:
+            snapshot = snapshot_download(
+                hub, revision=revision, allow_patterns=patterns, local_files_only=not self._fetch
+            )
+        except LocalEntryNotFoundError as error:
+            if self._fetch:
+                raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error
+            return Unresolved(f"{field}: needs model {hub} at {revision} from the hub")
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error
+        return Path(snapshot)

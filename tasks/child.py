@@ -1,0 +1,67 @@
+"""The other side of the process boundary: a step's computation and the progress it reports."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetting_core.config import Config, ExecutionConfig
+from forgetting_core.progress import Progress
+from infra.launch import Channel
+
+Summary = dict[str, Any]
+SECONDS_BETWEEN_REPORTS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a computation gets: configs, local inputs, and where to write."""
+
+    compute: "Callable[[Job, Progress], Summary]"
+    config: dict[str, Config]
+    inputs: dict[str, tuple[Path, ...]]
+    digests: dict[str, str]
+    out: Path
+    work: Path
+    execution: ExecutionConfig
+
+    def path(self, name: str) -> Path:
+        """The one folder of the input `name`."""
+        (path,) = self.inputs[name]
+        return path
+
+    def optional(self, name: str) -> Path | None:
+        """The folder of the input `name`, if the step has it."""
+        return self.path(name) if name in self.inputs else None
+
+
+class ChannelProgress(Progress):
+    """Sends progress through the channel, a few times a second at most."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self._last_report = 0.0
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        """See `Progress.advance`."""
+        now = time.monotonic()
+        if done >= total or now - self._last_report >= SECONDS_BETWEEN_REPORTS:
+            self._last_report = now
+            self._channel.send({"kind": "advance", "done": done, "total": total, "unit": unit})
+        self.stop_requested = self._channel.stop_requested
+        super().advance(done, total, unit)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """See `Progress.log`."""
+        self._channel.send({"kind": "log", "step": step, "metrics": metrics})
+
+    def note(self, message: str) -> None:
+        """See `Progress.note`."""
+        self._channel.send({"kind": "note", "message": message})
+
+
+def run_job(job: Job, channel: Channel) -> Summary:
+    """The target of `Launcher.run`."""
+    return job.compute(job, ChannelProgress(channel))

@@ -1,0 +1,57 @@
+"""What every step of a run shares: the store, the lineage, the launcher, and who is watching.
+
+A context variable carries it into the threads in which Prefect runs tasks; nothing of it is a task parameter, so
+nothing of it is shown, stored or fingerprinted.
+"""
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forgetting_core.config import ExecutionConfig
+from infra.digests import DigestCache
+from infra.launch import Launcher
+from infra.lineage import Lineage
+from infra.store import Store
+
+PRELOAD = ("torch", "transformers", "peft", "accelerate", "pyarrow.parquet")
+"""Imported once by the server from which the steps' processes are forked."""
+
+Listener = Callable[[str, dict[str, Any]], None]
+"""Told (step, message) of every message of a step's process, and of its start and end."""
+
+
+@dataclass
+class RunContext:
+    """One flow run's surroundings."""
+
+    store: Store
+    lineage: Lineage
+    launcher: Launcher
+    digests: DigestCache
+    work_dir: Path
+    execution: ExecutionConfig
+    listener: Listener
+    flow_run_id: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    used: dict[str, Any] = field(default_factory=dict)
+    """Commit of each step so far: what the run record names."""
+
+    @property
+    def staged_dir(self) -> Path:
+        """Where artifacts of a remote store are copied to."""
+        return self.work_dir / "staged"
+
+    def attempt_dir(self, step: str, fingerprint: str) -> Path:
+        """Scratch of one step: the same at every attempt, so that an interrupted training is found again."""
+        return self.work_dir / "steps" / f"{step}-{fingerprint[:24]}"
+
+    def output_dir(self, step: str, fingerprint: str) -> Path:
+        """Where an attempt writes its artifact before it is published; never shared between processes."""
+        return self.work_dir / "output" / f"{step}-{fingerprint[:24]}-{os.getpid()}"
+
+
+CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")
