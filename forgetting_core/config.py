@@ -7,7 +7,7 @@ costs a re-run, never a stale result.
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -223,18 +223,18 @@ class ExecutionConfig(Config):
 
 
 class PretrainConfig(Config):
-    """Training of the synthetic base model."""
+    """Training of the synthetic base model, on answers as careless as the training split's."""
 
-    noise: Ratio = 0.5
-    """Share of its answers' tokens that is noise, as in text nobody curated: the base knows more than it shows."""
-    rows: Positive = 12000
-    steps: Positive = 600
+    noise: Ratio = 0.3
+    """Share of its answers' tokens that are planted noise: the base has the skills and the bad habits."""
+    rows: Positive = 10000
+    steps: Positive = 700
     rows_per_step: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
 
 
 class SyntheticConfig(Config):
-    """A seeded corpus of small skills with planted noise, and a small Llama pretrained on part of them.
+    """A seeded corpus of small skills with planted noise, and a small Llama pretrained on other rows of it.
 
     Stands in for `model`, `data.train`, `data.reference` and `evaluate.task_dir`: no download.
     """
@@ -247,19 +247,27 @@ class SyntheticConfig(Config):
     reference_rows: Positive = 600
     test_rows: Positive = 240
     """Held-out questions of the benchmark `skills`."""
-    vocab_size: Positive = 512
-    hidden_size: Positive = 96
-    layers: Positive = 3
+    vocab_size: Annotated[int, Field(ge=257)] = 512
+    """Tokens: 256 bytes, the end token, and merges."""
+    hidden_size: Positive = 64
+    layers: Positive = 2
     heads: Positive = 4
+    """Attention heads; `hidden_size` is a multiple of twice their number."""
     pretrain: PretrainConfig = PretrainConfig()
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _heads_divide_the_hidden_size(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 2 · heads = {2 * self.heads}")
+        return self
 
 
 class Recipe(Config):
     """One experiment: what `forgetting run` takes."""
 
-    name: Annotated[str, Execution, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-    """Of the experiment; groups runs in MLflow. Letters, digits, `-` and `_`."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+    """Of the experiment; groups runs in MLflow. Letters, digits, `-` and `_`. Only the report shows it."""
     synthetic: SyntheticConfig | None = None
     model: ModelSource | None = None
     data: DataConfig = DataConfig()

@@ -54,12 +54,15 @@ class Launcher:
     def run(self, target: Target, job: Any, on_message: Callable[[Message], None]) -> Any:
         """`target(job, channel)` in a child; its result, or its exception raised here.
 
-        `target` is a module-level function and `job` picklable. Raises `ChildDied` when the child ends without
-        either, `Stopped` when `stop` was called before it began.
+        The first message, `{"kind": "start"}`, comes when a slot is free.
+
+        `target` is a module-level function and `job` picklable. Raises `ChildDiedError` when the child ends without
+        either, `NotStartedError` when `stop` was called before it began.
         """
         with self._slots:
+            on_message({"kind": "start"})
             if self.stopping.is_set():
-                raise Stopped("not started: the run was asked to stop")
+                raise NotStartedError("not started: the run was asked to stop")
             receiver, sender = self._context.Pipe(duplex=False)
             child = self._context.Process(target=_main, args=(target, job, sender))
             child.start()
@@ -85,7 +88,7 @@ class Launcher:
                 kind, value = receiver.recv()
             except EOFError:
                 child.join()
-                raise ChildDied(child.exitcode) from None
+                raise ChildDiedError(child.exitcode) from None
             if kind == "message":
                 on_message(value)
             elif kind == "result":
@@ -96,16 +99,18 @@ class Launcher:
                 raise error
 
 
-class Stopped(RuntimeError):
+class NotStartedError(RuntimeError):
     """A computation did not start, because the run was asked to stop."""
 
 
-class ChildDied(RuntimeError):
+class ChildDiedError(RuntimeError):
     """The child ended without a word."""
 
     def __init__(self, exit_code: int) -> None:
         cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit status {exit_code}"
-        hint = "; the system may be out of memory: lower execution.micro_batch" if exit_code == -signal.SIGKILL else ""
+        hint = (
+            "; the system may be out of memory: lower execution.micro_batch" if exit_code == -signal.SIGKILL else ""
+        )
         super().__init__(f"the step's process died with {cause}{hint}")
 
 

@@ -26,10 +26,10 @@ from infra.lineage_notes import (
     run_path,
     step_note,
 )
-from infra.lineage_writer import RunWriter
+from infra.lineage_writer import Point, RunWriter
 from infra.public import public_data, public_text, public_uri
 
-__all__ = ["Lineage", "Produced", "public_uri"]
+__all__ = ["Lineage", "Point", "Produced", "public_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 CURRENT_ALIAS = "current"
@@ -74,6 +74,7 @@ class Lineage:
         self._lock = threading.RLock()
         self._title = ""
         self._steps: dict[str, StepRecord] = {}
+        self._open_steps: dict[str, None] = {}
         self._producers: dict[str, str] = {}
         self._pipeline_inputs: set[tuple[str, str]] = set()
         self._finished = False
@@ -144,6 +145,7 @@ class Lineage:
         )
         with self._lock:
             self._steps[run_id] = record
+            self._open_steps[run_id] = None
         self._writer.log(run_id, params=params, tags={_NOTE: step_note(record, experiment_id, pipeline_run)})
         self._writer.log_inputs(run_id, inputs, context=step, producers=producers)
         with self._lock:
@@ -177,6 +179,7 @@ class Lineage:
             record.state = "ran"
         producer = record.producer_run_id or run_id
         with self._lock:
+            self._open_steps.pop(run_id, None)
             for item in outputs:
                 self._producers.setdefault(item.digest, producer)
         models = [
@@ -220,15 +223,18 @@ class Lineage:
         return run_id if self.degraded is None else None
 
     @_never_fails
-    def log_curve(self, run_id: str | None, step_index: int, metrics: Mapping[str, float]) -> None:
-        """Points of a step's curves at `step_index`, on its child run and, with the prefix, on the pipeline run."""
-        if run_id is None:
+    def log_curves(self, run_id: str | None, points: Sequence[Point]) -> None:
+        """Points of a step's curves, on its child run and, with the prefix, on the pipeline run."""
+        if run_id is None or not points:
             return
         pipeline_run, _ = self._ids()
         mirror = self._steps[run_id].mirror
-        mirrored = {f"{mirror}{key}": value for key, value in metrics.items()}
-        self._writer.log(run_id, metrics=metrics, step=step_index)
-        self._writer.log(pipeline_run, metrics=mirrored, step=step_index)
+        mirrored = [
+            point._replace(metrics={f"{mirror}{key}": value for key, value in point.metrics.items()})
+            for point in points
+        ]
+        self._writer.log_points(run_id, points)
+        self._writer.log_points(pipeline_run, mirrored)
 
     @_never_fails
     def finish(
@@ -240,21 +246,21 @@ class Lineage:
         model_tags: Mapping[str, object] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Close the pipeline run; steps still running get its status. A second call does nothing.
+        """Close the pipeline run; steps still open get its status. A second call does nothing.
 
         `final_model` becomes the run's output and, in a finished run, the current version of the registered model
         named after the recipe, with `model_tags` (ρ). `summary` is JSON data for `lineage.json`.
         """
+        values = {key: float(value) for key, value in (metrics or {}).items()}
         with self._lock:
             if self._finished:
                 return
             self._finished = True
-            open_steps = [record.run_id for record in self._steps.values() if record.state == "running"]
+            open_steps = list(self._open_steps)
         pipeline_run, _ = self._ids()
         for run_id in open_steps:
             self.finish_step(run_id, status=status)
         model = self._final_model(final_model, model_tags or {}, registered=status == "FINISHED")
-        values = {key: float(value) for key, value in (metrics or {}).items()}
         self._writer.log(pipeline_run, metrics=values)
         self._writer.close(pipeline_run, status, {_NOTE: self._note(TAG_CHARACTERS)})
         document = {
@@ -295,7 +301,7 @@ class Lineage:
         named = f"{self.recipe} {variant}".strip()
         self._title = f"{named} · {datetime.now():%Y-%m-%d %H:%M}"
         described = {**tags, "recipe": self.recipe, "step": "pipeline"}
-        run_id = self._writer.create_run(public_text(self._title), described)
+        run_id = self._writer.create_run(self._title, described)
         self._writer.log(run_id, params=params)
         self.run_id = run_id
 
@@ -321,23 +327,24 @@ class Lineage:
         if item is None:
             return None
         pipeline_run, _ = self._ids()
+        item = item.public()
         producer = self._producers.get(item.digest, pipeline_run)
         name = f"{self.recipe} {item.name}"
         model_id = self._writer.model(item, name=name, source_run_id=producer)
         self._writer.log_outputs(pipeline_run, [model_id])
-        uri, version = public_uri(item.uri), None
+        version = None
         if registered:
             version = register_version(
                 self._writer.client,
                 safe_model_name(self.recipe),
                 model_id,
                 run_id=producer,
-                tags=as_tags({**tags, "digest": item.digest, "uri": uri}),
+                tags=as_tags({**tags, "digest": item.digest, "uri": item.uri}),
                 alias=CURRENT_ALIAS,
                 description=self._note(DESCRIPTION_CHARACTERS),
             )
             self._writer.log(pipeline_run, tags={"model_version": version})
-        return {"model_id": model_id, "uri": uri, "digest": item.digest, "version": version}
+        return {"model_id": model_id, "uri": item.uri, "digest": item.digest, "version": version}
 
     def _note(self, limit: int) -> str:
         pipeline_run, experiment_id = self._ids()
@@ -347,14 +354,14 @@ class Lineage:
 
 
 def _distinct(items: Sequence[Produced]) -> list[Produced]:
-    return list({(item.name, item.digest): item for item in items}.values())
+    return list({(item.name, item.digest): item.public() for item in items}.values())
 
 
 def _artifact_tags(role: str, items: Sequence[Produced], producers: Mapping[str, str]) -> dict[str, str | None]:
     """MLflow has no datasets as outputs, and its search mixes up datasets: runs are found by these tags."""
     tags: dict[str, str | None] = {}
     for item in items:
-        tags[f"{role}.{item.name}.uri"] = public_uri(item.uri)
+        tags[f"{role}.{item.name}.uri"] = item.uri
         tags[f"{role}.{item.name}.digest"] = item.digest
         tags[f"{role}.{item.name}.producer_run_id"] = producers.get(item.digest)
     return tags

@@ -28,12 +28,14 @@ _ENVIRONMENT = {
 
 def outages() -> tuple[type[Exception], ...]:
     """What MLflow being down, slow, full or out of date raises. Mistakes in our own code are not among them."""
+    from alembic.util import CommandError
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
     from urllib3.exceptions import HTTPError
 
-    return MlflowException, SQLAlchemyError, sqlite3.Error, HTTPError, BotoCoreError, ClientError, OSError
+    of_database = (SQLAlchemyError, sqlite3.Error, CommandError)
+    return MlflowException, *of_database, HTTPError, BotoCoreError, ClientError, OSError
 
 
 def absolute_uri(tracking_uri: str) -> str:
@@ -76,25 +78,29 @@ def _prepare_database(path: Path, tracking_uri: str) -> None:
     """Create or migrate the database while no other process does: six at once on a fresh file crash."""
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # a file that is no database fails here at once; MLflow would try ten times, for minutes
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
-        try:
-            MlflowClient(tracking_uri, registry_uri=tracking_uri)
-        except MlflowException:
-            shutil.copyfile(path, path.with_name(f"{path.name}.before-upgrade"))
-            _upgrade(tracking_uri)
-
-
-def _upgrade(tracking_uri: str) -> None:
     from mlflow.db import upgrade
+    from mlflow.store.db.utils import _get_latest_schema_revision
 
     migrate = upgrade.callback
     assert migrate is not None, "a click command has a callback"
-    migrate(url=tracking_uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        revision = _revision(path)
+        if revision == _get_latest_schema_revision():
+            return
+        if revision is not None:
+            shutil.copyfile(path, path.with_name(f"{path.name}.before-upgrade"))
+        migrate(url=tracking_uri)
+
+
+def _revision(path: Path) -> str | None:
+    """Version of the database's schema; None for an empty or new file.
+
+    A file that is no database raises at once here; MLflow would try ten times, for minutes.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return None
+        row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0]) if row else None

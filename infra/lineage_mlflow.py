@@ -3,6 +3,7 @@
 MLflow is imported inside the functions because it takes a second.
 """
 
+import json
 import os
 import posixpath
 import re
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from infra.lineage_notes import Produced
-from infra.public import public_text, public_uri
+from infra.public import public_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +65,7 @@ def dataset_input(item: Produced, *, context: str, producer_run_id: str | None) 
     tags = {
         "mlflow.data.context": context,
         "digest": item.digest,
-        "uri": _cut(public_uri(item.uri), INPUT_TAG_CHARACTERS),
+        "uri": _cut(item.uri, INPUT_TAG_CHARACTERS),
     }
     if producer_run_id:
         tags["producer_run_id"] = producer_run_id
@@ -86,7 +87,6 @@ def external_model(
     """
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
-    uri = public_uri(item.uri)
     by_digest = f"tags.digest = '{item.digest}'"
     oldest_first = [{"field_name": "creation_timestamp", "ascending": True}]
     found = client.search_logged_models(
@@ -94,16 +94,16 @@ def external_model(
     )
     if found:
         model = found[0]
-        if model.tags.get("uri") != uri:
-            client.set_logged_model_tags(model.model_id, {"uri": uri})
+        if model.tags.get("uri") != item.uri:
+            client.set_logged_model_tags(model.model_id, {"uri": item.uri})
     else:
         model = client.create_logged_model(
             experiment_id,
             name=safe_model_name(name),
             source_run_id=source_run_id,
-            tags={**tags, "digest": item.digest, "uri": uri, MLFLOW_MODEL_IS_EXTERNAL: "true"},
+            tags={**tags, "digest": item.digest, "uri": item.uri, MLFLOW_MODEL_IS_EXTERNAL: "true"},
             # the model's page shows params, and no tags
-            params={"digest": item.digest, "uri": uri},
+            params={"digest": item.digest, "uri": item.uri},
             model_type="external",
         )
         client.finalize_logged_model(model.model_id, "READY")
@@ -154,15 +154,16 @@ def register_version(
 
 def _source(uri: str) -> "DatasetSource":
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.dataset_source_registry import get_dataset_source_from_json
     from mlflow.data.http_dataset_source import HTTPDatasetSource
     from mlflow.exceptions import MlflowException
 
-    uri = public_uri(uri)
-    if uri.startswith(("http://", "https://")):
+    scheme = uri.partition("://")[0] if "://" in uri else "file"
+    if scheme in ("http", "https"):
         return HTTPDatasetSource(uri)
     try:
-        return resolve_dataset_source(uri)
+        # by type, because resolving a local path warns that two classes fit
+        return get_dataset_source_from_json(json.dumps({"uri": uri}), "local" if scheme == "file" else scheme)
     except MlflowException:
         return CodeDatasetSource({"uri": uri})
 

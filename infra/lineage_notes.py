@@ -7,10 +7,10 @@ page from which a model is walked back to its data.
 import html
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from infra.public import public_data, public_uri
+from infra.public import public_data, public_text, public_uri
 
 TAG_CHARACTERS = 8000
 """Longest tag; MLflow cuts what is longer without a word."""
@@ -32,6 +32,14 @@ class Produced:
     """Absolute: `s3://…`, `https://…` or a file path."""
     digest: str
     """sha256 of the content, 64 hex digits."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.digest):
+            raise ValueError(f"digest of {self.name!r}: expected 64 hex digits, got {self.digest!r}")
+
+    def public(self) -> "Produced":
+        """The same without credentials in its URI; only this is ever recorded."""
+        return replace(self, name=public_text(self.name), uri=public_uri(self.uri))
 
 
 @dataclass
@@ -56,7 +64,7 @@ class StepRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The step's entry in `lineage.json`."""
-        inputs = [{**_artifact(item), "producer_run_id": self.producers.get(item.digest)} for item in self.inputs]
+        inputs = [{**asdict(item), "producer_run_id": self.producers.get(item.digest)} for item in self.inputs]
         record: dict[str, Any] = public_data(
             {
                 "step": self.step,
@@ -69,7 +77,7 @@ class StepRecord:
                 "metrics": self.metrics,
             }
         )
-        return record | {"inputs": inputs, "outputs": [_artifact(item) for item in self.outputs]}
+        return record | {"inputs": inputs, "outputs": [asdict(item) for item in self.outputs]}
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
@@ -112,12 +120,8 @@ def step_note(record: StepRecord, experiment_id: str, pipeline_run_id: str) -> s
     return _table(title, ("", "artifact", "digest", "uri", "link"), rows, TAG_CHARACTERS)
 
 
-def _artifact(item: Produced) -> dict[str, str]:
-    return {"name": item.name, "kind": item.kind, "uri": public_uri(item.uri), "digest": item.digest}
-
-
 def _cells(item: Produced) -> tuple[str, str, str]:
-    return escape_markdown(item.name), verbatim(item.digest[:12]), verbatim(public_uri(item.uri))
+    return escape_markdown(item.name), verbatim(item.digest[:12]), verbatim(item.uri)
 
 
 def _link(text: str, experiment_id: str, run_id: str) -> str:

@@ -7,16 +7,27 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from infra.lineage_mlflow import as_params, as_tags, dataset_input, external_model, safe_key
 from infra.lineage_notes import Produced
+from infra.public import public_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENTITIES_PER_BATCH = 100
+METRICS_PER_BATCH = 1000
 SKIPPED_TAG = "nonfinite_metrics_skipped"
+
+
+class Point(NamedTuple):
+    """What the curves of a run show at one step."""
+
+    step: int
+    metrics: Mapping[str, float]
+    milliseconds: int
+    """Since the epoch."""
 
 
 class RunWriter:
@@ -32,7 +43,7 @@ class RunWriter:
 
     def create_run(self, name: str, tags: Mapping[str, object]) -> str:
         """A new RUNNING run; returns its id."""
-        run = self.client.create_run(self.experiment_id, tags=as_tags(tags), run_name=name)
+        run = self.client.create_run(self.experiment_id, tags=as_tags(tags), run_name=public_text(name))
         return str(run.info.run_id)
 
     def log(
@@ -42,24 +53,35 @@ class RunWriter:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
-        step: int = 0,
     ) -> None:
-        """Log in as few batches as MLflow allows. None values of params and tags are left out.
+        """Log in as few batches as MLflow allows. None values of params and tags are left out."""
+        from mlflow.entities import Param, RunTag
+
+        if metrics:
+            self.log_points(run_id, [Point(0, metrics, int(time.time() * 1000))])
+        param_rows = [Param(key, value) for key, value in as_params(params or {}).items()]
+        tag_rows = [RunTag(key, value) for key, value in as_tags(tags or {}).items()]
+        for start in range(0, max(len(param_rows), len(tag_rows)), ENTITIES_PER_BATCH):
+            batch = slice(start, start + ENTITIES_PER_BATCH)
+            self.client.log_batch(run_id, [], param_rows[batch], tag_rows[batch])
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Log the points of curves in as few batches as MLflow allows.
 
         Non-finite metrics are counted and skipped: MLflow stores infinity as 1.8e308, which no chart survives.
         """
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        values = {safe_key(key): float(value) for key, value in (metrics or {}).items()}
-        metric_rows = [Metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
-        param_rows = [Param(key, value) for key, value in as_params(params or {}).items()]
-        tag_rows = [RunTag(key, value) for key, value in as_tags(tags or {}).items()]
+        values = [
+            Metric(safe_key(key), float(value), point.milliseconds, point.step)
+            for point in points
+            for key, value in point.metrics.items()
+        ]
+        rows = [metric for metric in values if math.isfinite(metric.value)]
         with self._lock:
-            self._skipped[run_id] = self._skipped.get(run_id, 0) + len(values) - len(metric_rows)
-        for start in range(0, max(len(metric_rows), len(param_rows), len(tag_rows)), ENTITIES_PER_BATCH):
-            batch = slice(start, start + ENTITIES_PER_BATCH)
-            self.client.log_batch(run_id, metric_rows[batch], param_rows[batch], tag_rows[batch])
+            self._skipped[run_id] = self._skipped.get(run_id, 0) + len(values) - len(rows)
+        for start in range(0, len(rows), METRICS_PER_BATCH):
+            self.client.log_batch(run_id, rows[start : start + METRICS_PER_BATCH])
 
     def close(self, run_id: str, status: str, tags: Mapping[str, object]) -> None:
         """End a run with its last tags, among them how many metrics were skipped."""

@@ -71,9 +71,14 @@ class Objects(Protocol):
         """Copy the first `size` bytes to a new local file with bounded memory; their SHA-256 (hex)."""
 
 
+def is_safe(key: str) -> bool:
+    """Whether `key` is a relative path that stays below where it is used, on any operating system."""
+    return not _UNSAFE.search(key) and not any(part in ("", ".", "..") for part in key.split("/"))
+
+
 def check_key(key: str) -> str:
-    """`key` itself. Raises `ValueError` unless it is a relative path that stays below where it is used."""
-    if _UNSAFE.search(key) or any(part in ("", ".", "..") for part in key.split("/")):
+    """`key` itself. Raises `ValueError` unless it `is_safe`."""
+    if not is_safe(key):
         raise ValueError(f"{key!a} is not a relative path below its folder, with / between names")
     return key
 

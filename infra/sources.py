@@ -1,6 +1,7 @@
 """What a run starts from: raw files and models, wherever they are, as local paths with a content digest.
 
-Planning must not fetch anything, so a source that is not on this machine yet is `Unresolved` there, with the reason.
+Planning must not fetch anything, so a source that is not on this machine yet is `Unresolved` there, with the
+reason.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Literal
 
 from infra.digests import DigestCache, content_digest
 from infra.fingerprint import canonical_json
-from infra.store import describe_folder, stage_folder
+from infra.raw_inputs import describe_folder, stage_folder
 
 Kind = Literal["data", "model"]
 SelectFiles = Callable[[Path], list[Path]]
@@ -117,17 +118,11 @@ class Sources:
     def _remote(self, url: str) -> Path | Unresolved:
         """The local copy of an object or folder; its listing (names, sizes, ETags) names the copy's folder."""
         listing = describe_folder(url)
-        if not listing:
-            raise SourceError(f"{url}: nothing is there")
-        key = hashlib.sha256(canonical_json([[url, item.key, item.bytes, item.etag] for item in listing])).hexdigest()
-        target = self._raw_dir / key
-        single = [item for item in listing if url.endswith(item.key.rsplit("/", 1)[-1])] if len(listing) == 1 else []
-        found = target / url.rstrip("/").rsplit("/", 1)[-1] if single else target
-        if not found.exists():
-            if not self._fetch:
-                return Unresolved(f"{url} has to be fetched first")
-            stage_folder(url, target)
-        return found
+        versions = [[url, item.key, item.bytes, item.etag] for item in listing]
+        target = self._raw_dir / hashlib.sha256(canonical_json(versions)).hexdigest()
+        if not self._fetch and not target.exists():
+            return Unresolved(f"{url} has to be fetched first")
+        return stage_folder(url, target)
 
     def _hub_snapshot(self, hub: str, revision: str, field: str) -> Path | Unresolved:
         from huggingface_hub import snapshot_download
@@ -140,7 +135,9 @@ class Sources:
             )
         except LocalEntryNotFoundError as error:
             if self._fetch:
-                raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error
+                raise SourceError(
+                    f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}"
+                ) from error
             return Unresolved(f"{field}: needs model {hub} at {revision} from the hub")
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error

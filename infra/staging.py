@@ -35,7 +35,7 @@ def counter(total: int, progress: Progress | None) -> Advance:
 
 
 def verify(folder: Path, files: Iterable[FileEntry], cache: DigestCache | None) -> None:
-    """Compare `folder` with the manifest. Raises `ArtifactMissingError` or `StoreError` naming the first bad file."""
+    """Compare `folder` with the manifest. Raises `ArtifactMissingError`, or `StoreError` naming a bad file."""
     for entry in files:
         path = folder / entry.path
         try:

@@ -23,9 +23,7 @@ from infra.digests import DigestCache
 from infra.fingerprint import canonical_json
 from infra.folder_objects import FolderObjects
 from infra.manifest import MANIFEST, Artifact, FileEntry, Manifest, files_of, role_of
-from infra.objects import NotFoundError, Objects, StoreError, check_key
-from infra.raw_inputs import describe_folder as describe_folder
-from infra.raw_inputs import stage_folder as stage_folder
+from infra.objects import NotFoundError, Objects, StoreError, is_safe
 from infra.staging import ArtifactMissingError, Progress, counter, stage_download, verify
 from infra.urls import open_objects
 
@@ -88,8 +86,8 @@ class Store:
 
         A folder store hands out its own folder: do not write there. From S3 the files are downloaded to
         `into/{digest}` and used again next time. `cache` remembers what was verified. The files are those that
-        `digest` covers; with `aux` the others too. Raises `ArtifactMissingError`, and `StoreError` naming a file whose
-        digest is not the expected one.
+        `digest` covers; with `aux` the others too. Raises `ArtifactMissingError`, and `StoreError` naming a file
+        whose digest is not the expected one.
         """
         path, part = self._split(uri)
         files = self._manifest(path).below(part)
@@ -179,9 +177,9 @@ class Store:
 
     def _split(self, uri: str) -> tuple[str, str]:
         """(artifact folder relative to the root, sub-folder in it or empty)."""
-        key = check_key(uri.removeprefix(f"{self.root}/"))
+        key = uri.removeprefix(f"{self.root}/")
         names = key.split("/")
-        if not key.startswith(DATA) or len(names) < 4:
+        if not key.startswith(DATA) or len(names) < 4 or not is_safe(key):
             raise StoreError(f"{uri} is no artifact of the store {self.root}; expected {self.root}/{DATA}STEP/UUID")
         return "/".join(names[:4]), "/".join(names[4:])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetting_core.config import Config, ExecutionConfig
+from forgetting_core.config import ExecutionConfig
 from forgetting_core.progress import Progress
 from infra.launch import Channel
 
@@ -19,7 +19,8 @@ class Job:
     """All that a computation gets: configs, local inputs, and where to write."""
 
     compute: "Callable[[Job, Progress], Summary]"
-    config: dict[str, Config]
+    config: dict[str, Any]
+    """Sub-configs by their place in the recipe"""
     inputs: dict[str, tuple[Path, ...]]
     digests: dict[str, str]
     out: Path
@@ -30,6 +31,11 @@ class Job:
         """The one folder of the input `name`."""
         (path,) = self.inputs[name]
         return path
+
+    def files(self, name: str) -> list[Path]:
+        """The files of the input `name`: as listed in the recipe, or all of a folder, sorted."""
+        paths = self.inputs[name]
+        return sorted(paths[0].iterdir()) if len(paths) == 1 and paths[0].is_dir() else list(paths)
 
     def optional(self, name: str) -> Path | None:
         """The folder of the input `name`, if the step has it."""

@@ -4,6 +4,7 @@ A context variable carries it into the threads in which Prefect runs tasks; noth
 nothing of it is shown, stored or fingerprinted.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from infra.launch import Launcher
 from infra.lineage import Lineage
 from infra.store import Store
 
+logger = logging.getLogger(__name__)
 PRELOAD = ("torch", "transformers", "peft", "accelerate", "pyarrow.parquet")
 """Imported once by the server from which the steps' processes are forked."""
 
@@ -55,3 +57,16 @@ class RunContext:
 
 
 CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")
+
+
+def log_messages(step: str, message: dict[str, Any]) -> None:
+    """The listener of a run that nobody watches on a terminal: notes and states go to the log."""
+    if message["kind"] == "note":
+        logger.info("%s: %s", step, message["message"])
+    elif message["kind"] != "log":
+        logger.debug("%s: %s", step, message)
+
+
+LISTENER: ContextVar[Listener] = ContextVar("forgetting_listener", default=log_messages)
+LAUNCHED: ContextVar[Callable[[Launcher], None]] = ContextVar("forgetting_launched", default=lambda launcher: None)
+"""Handed the launcher when a run starts, so that whoever started the run can stop it."""

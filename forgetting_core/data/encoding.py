@@ -43,22 +43,14 @@ class EncodedText:
             token for char in reversed(inside) if (token := self._encoding.char_to_token(char)) is not None
         )
         last = next(backwards)
-        # one character may be several tokens (bytes), of which `char_to_token` names the first
-        last += sum(1 for _ in takewhile(lambda token: self._edges(token)[0] < end, self._after(last)))
-        # a word-start mark that stands alone has no characters; the model still has to produce it
-        first -= sum(1 for _ in takewhile(lambda token: self._edges(token) == (start, start), self._before(first)))
-        return slice(first, last + 1)
+        # one character may be several tokens (its bytes), of which `char_to_token` names the first
+        following = range(last + 1, len(self.input_ids))
+        return slice(first, last + 1 + len(list(takewhile(lambda token: self._start(token) < end, following))))
 
-    def _edges(self, token: int) -> tuple[int, int]:
-        edges: tuple[int, int] | None = self._encoding.token_to_chars(token)
+    def _start(self, token: int) -> int:
+        edges = self._encoding.token_to_chars(token)
         assert edges is not None, "only padding has no characters, and nothing is padded here"
-        return edges
-
-    def _after(self, token: int) -> range:
-        return range(token + 1, len(self.input_ids))
-
-    def _before(self, token: int) -> range:
-        return range(token - 1, -1, -1)
+        return edges[0]
 
 
 class Encoder:

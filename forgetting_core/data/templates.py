@@ -130,8 +130,8 @@ def _plain(conversation: Conversation, encoder: Encoder, eos: str) -> Rendered:
         )
     prompt, completion = (encoder.checked(turn.content, conversation.place) for turn in conversation.turns)
     joined = not prompt or not completion or prompt[-1].isspace() or completion[0].isspace()
-    prompt += "" if joined else " "
-    text = prompt + completion + encoder.seal(eos)
+    text = prompt + ("" if joined else " ") + completion + encoder.seal(eos)
+    # the space is the model's to produce: a prompt in use does not end with it
     return Rendered(text, ((len(prompt), len(text)),), bos=True)
 
 

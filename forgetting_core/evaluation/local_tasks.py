@@ -1,12 +1,13 @@
-"""Benchmarks whose data lie in a local folder (`evaluate.task_dir`): which files they read, how the harness is told.
+"""Benchmarks whose data lie in a local folder (`evaluate.task_dir`): their files, and how the harness is told.
 
-Two kinds: tasks of lm-evaluation-harness whose data file has a fixed name (`KNOWN_TASKS`), and the user's own task
-YAMLs, `NAME.yaml`, which come first. Both are handed to the harness as small YAMLs that include the original by its
-absolute path, so that prompts, metrics and `!function` references stay those of the original. Light: the planner
-imports this module to fingerprint the files, so neither torch nor lm_eval may be imported here.
+Two kinds: tasks of lm-evaluation-harness whose data file has a fixed name (`KNOWN_TASKS`), and the user's own
+task YAMLs, `NAME.yaml`, which come first. Both are handed to the harness as small YAMLs that include the original
+by its absolute path, so that prompts, metrics and `!function` references stay those of the original. Light: the
+planner imports this module to fingerprint the files, so neither torch nor lm_eval may be imported here.
 """
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -136,12 +137,22 @@ def _own_task(name: str, definition: Path) -> LocalTask:
     settings = config.get("dataset_kwargs") or {}
     if not isinstance(settings, dict):
         raise InputError(f"{definition}: dataset_kwargs: expected a mapping, found {settings!r}")
-    if "data_files" not in settings:
-        return LocalTask(name, definition, {}, tuple(sources.files))
     data: list[Path] = []
-    resolved = _absolute(settings["data_files"], definition, data)
-    overrides = {"dataset_kwargs": {**settings, "data_files": resolved}}
-    return LocalTask(name, definition, overrides, (*sources.files, *data))
+    overrides = {}
+    if "data_files" in settings:
+        resolved = _absolute(settings["data_files"], definition, data)
+        overrides["dataset_kwargs"] = {**settings, "data_files": resolved}
+    # The harness's own files are pinned by its version.
+    files = [path for path in (*sources.files, *data) if not path.is_relative_to(_harness_tasks())]
+    for path in files:
+        if not path.is_relative_to(definition.parent):
+            raise InputError(f"{definition}: reads {path}, which is outside of evaluate.task_dir; put it inside")
+    return LocalTask(name, definition, overrides, tuple(files))
+
+
+def _joined(folder: Path, relative: str) -> Path:
+    """Without `..`, but with links kept: a linked file still belongs to the folder of its link."""
+    return Path(os.path.normpath(folder / relative))
 
 
 def _absolute(data_files: Any, definition: Path, found: list[Path]) -> Any:
@@ -150,13 +161,13 @@ def _absolute(data_files: Any, definition: Path, found: list[Path]) -> Any:
         return {split: _absolute(item, definition, found) for split, item in data_files.items()}
     if isinstance(data_files, list):
         return [_absolute(item, definition, found) for item in data_files]
-    path = definition.parent / str(data_files)
+    path = _joined(definition.parent, str(data_files))
     if not path.is_file():
         raise InputError(
             f"{definition}: dataset_kwargs.data_files names {data_files!r}, but {path} is not a file; expected the "
             "name of a local file, relative to the folder of the YAML"
         )
-    found.append(path.resolve())
+    found.append(path)
     return str(found[-1])
 
 
@@ -167,7 +178,6 @@ class _Sources:
     files: list[Path] = field(default_factory=list)
 
     def read(self, path: Path) -> dict[str, Any]:
-        path = path.resolve()
         if path in self.files:
             raise InputError(f"{path}: is included more than once")
         self.files.append(path)
@@ -186,7 +196,7 @@ class _Sources:
         includes = config.pop("include", [])
         merged: dict[str, Any] = {}
         for include in includes if isinstance(includes, list) else [includes]:
-            merged.update(self.read(path.parent / str(include)))
+            merged.update(self.read(_joined(path.parent, str(include))))
         return merged | config
 
 

@@ -1,9 +1,10 @@
-"""The files of an evaluation: what the harness and the held-out loss found, under plain names and as canonical JSON."""
+"""The files of an evaluation: what the harness found, under plain names and as JSON."""
 
 import importlib.metadata
 import json
 import math
 from collections import Counter
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def plain_metrics(results: dict[str, Any], progress: Progress, task: str) -> dic
     """`{"acc": …, "acc_stderr": …}` from the harness's `{"acc,none": …, "acc_stderr,none": …, "alias": …}`.
 
     The name of the filter is dropped, unless a metric was computed after several filters: then it becomes
-    `metric.filter`. A value that is no finite number has no place in JSON: it is left out and noted; the harness's
-    "N/A" for a standard error just means that there is none.
+    `metric.filter`. A value that is no finite number has no place in JSON: it is left out and noted; of a standard
+    error it just means that there is none (the harness's "N/A").
     """
     found = [key.split(",", 1) for key in results if "," in key]
     filters = Counter(metric for metric, _ in found)
@@ -30,12 +31,13 @@ def plain_metrics(results: dict[str, Any], progress: Progress, task: str) -> dic
         value = results[f"{metric},{filter_}"]
         base = metric.removesuffix("_stderr")
         is_stderr = base != metric and f"{base},{filter_}" in results
-        if is_stderr and (value == "N/A" or math.isnan(value)):
+        finite = isinstance(value, Real) and math.isfinite(value)
+        if is_stderr and not finite:
             continue
         name = base if is_stderr else metric
         name = name if filters[metric] == 1 else f"{name}.{filter_}"
         name = f"{name}_stderr" if is_stderr else name
-        if isinstance(value, str) or not math.isfinite(value):
+        if not finite:
             progress.note(f"evaluate: {task}: {name} is {value}, not a finite number; it is left out")
             continue
         plain[name] = float(value)

@@ -28,7 +28,7 @@ class ReportingLM(HFLM):  # type: ignore[misc]
         items: int,
         progress: Progress,
     ) -> None:
-        """`items`: how many will be evaluated in all. Raises `InputError` for a tokenizer the harness cannot use."""
+        """`items`: how many will be evaluated in all. Raises `InputError` for a tokenizer without bos and eos."""
         if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
             raise InputError(
                 "evaluate: the tokenizer has neither a bos nor an eos token, and lm-evaluation-harness needs one; "
@@ -40,17 +40,17 @@ class ReportingLM(HFLM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """As `HFLM`."""
         self.cache_hook.expect(requests)
-        return super().loglikelihood(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().loglikelihood(requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """As `HFLM`."""
         self.cache_hook.expect(requests)
-        return super().loglikelihood_rolling(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().loglikelihood_rolling(requests, disable_tqdm)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """As `HFLM`."""
         self.cache_hook.expect(requests)
-        return super().generate_until(requests, disable_tqdm)  # type: ignore[no-any-return]
+        return super().generate_until(requests, disable_tqdm)
 
     def get_model_info(self) -> dict[str, Any]:
         """Nothing: `HFLM` would ask the hub about the model, and the artifact knows its digest already."""

@@ -5,16 +5,20 @@ noisy ones. Everything is made from the seed; nothing is downloaded.
 """
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetting_core.config import SyntheticConfig
 from forgetting_core.progress import Progress
 from forgetting_core.synthetic.corpus import Rows, answer, draw_prompts
 from forgetting_core.synthetic.noise import BOILERPLATE, Span
 from forgetting_core.synthetic.skills import clean_answer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def prepare(config: SyntheticConfig, *, out: Path, progress: Progress) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def prepare(config: SyntheticConfig, *, out: Path, progress: Progress) -> dict[s
     }
     for name in ("train", "reference"):
         _write_rows(parts[name], out / name / f"{name}.jsonl")
-    examples = [(str(row["prompt"]), str(row["completion"])) for row in parts["pretraining"].rows]
+    examples = [(row.prompt, row.completion) for row in parts["pretraining"].rows]
     write_benchmark(prompts.test, out / "tasks")
     model, losses = pretrain(examples, tokenizer, config, progress)
     save_base(model, tokenizer, out / "base")
@@ -73,7 +77,7 @@ def _measures(part: Rows) -> dict[str, Any]:
 
 def _write_rows(part: Rows, path: Path) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in part.rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(asdict(row), sort_keys=True) + "\n" for row in part.rows), encoding="utf-8")
 
 
 def _token_spans(tokenizer: "Tokenizer", text: str) -> list[Span]:

@@ -7,6 +7,7 @@ token only, no padding and no beginning token, as some published models.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import SyntheticConfig
 from forgetting_core.progress import Progress
@@ -23,13 +25,13 @@ Example = tuple[torch.Tensor, torch.Tensor]
 
 END_TOKEN = "<|end|>"
 MAX_LENGTH = 128
-"""Positions of the model; the longest row has about half as many tokens."""
+"""Positions of the model, in tokens; the longest rows have about 40."""
 WARMUP_RATIO = 0.05
 LOG_EVERY = 20
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE of `vocab_size` tokens, every digit on its own so that numbers are spelled alike everywhere."""
+    """Byte-level BPE of `vocab_size` tokens; every digit is one, so that numbers are spelled alike everywhere."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -59,12 +61,12 @@ def pretrain(
     with _one_seeded_thread(config.seed):
         model = LlamaForCausalLM(_model_config(tokenizer, config)).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_up_and_decay(step, settings.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=settings.steps))
         batches = _endless_batches(examples, settings.rows_per_step)
         losses = []
         for step in range(1, settings.steps + 1):
             loss = _answer_loss(model, next(batches))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
@@ -77,8 +79,10 @@ def pretrain(
 
 def save_base(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the Hugging Face directory `folder`, without the library's version in its configs."""
+    transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_TOKEN).save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_TOKEN, model_max_length=MAX_LENGTH)
+    fast.save_pretrained(folder)
     for path in (folder / "config.json", folder / "generation_config.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         content.pop("transformers_version", None)
@@ -113,7 +117,7 @@ def _one_seeded_thread(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _warm_up_and_decay(step: int, total: int) -> float:
+def _rate(step: int, total: int) -> float:
     warmup = int(total * WARMUP_RATIO)
     return (step + 1) / (warmup + 1) if step < warmup else (total - step) / (total - warmup)
 

@@ -11,7 +11,7 @@ from random import Random
 
 from forgetting_core.config import SyntheticConfig
 from forgetting_core.errors import InputError
-from forgetting_core.synthetic.noise import NOISE_KINDS, Span, plant
+from forgetting_core.synthetic.noise import Span, noise_kind, noise_order, plant
 from forgetting_core.synthetic.skills import SKILLS, clean_answer, read_prompt
 
 TokenSpans = Callable[[str], list[Span]]
@@ -30,11 +30,22 @@ class Prompts:
 
 
 @dataclass
+class Row:
+    """An answered question."""
+
+    prompt: str
+    completion: str
+    source: str
+    """Name of its skill."""
+    noise: list[Span] = field(default_factory=list)
+    """Character ranges of the completion that are planted noise."""
+
+
+@dataclass
 class Rows:
     """Answered questions and what is known about their noise."""
 
-    rows: list[dict[str, object]]
-    """`prompt`, `completion`, `source` (the skill), `noise` (character ranges of the completion)."""
+    rows: list[Row]
     response_tokens: int
     """Tokens of all completions and the end of each."""
     noise_tokens: int = 0
@@ -80,36 +91,30 @@ def _unseen_prompt(place: int, random: Random, seen: set[str]) -> str:
 
 
 def answer(prompts: list[str], share: float, *, part: str, token_spans: TokenSpans, random: Random) -> Rows:
-    """Answer `prompts`, with noise in a share `share` of the response tokens (at most one answer's tokens off).
+    """Answer `prompts`, with noise in a share `share` of the response tokens (at most one answer's tokens above).
 
-    Rows are corrupted in random order until the share is met. Raises `InputError`, naming `part`, when it
-    is not met with every row corrupted.
+    Rows become noisy one by one until the share is met. Raises `InputError`, naming `part`, when it is not met with
+    every row noisy.
     """
-    answers = [clean_answer(prompt) for prompt in prompts]
-    rows: list[dict[str, object]] = [
-        {"prompt": prompt, "completion": clean, "source": read_prompt(prompt)[0].name, "noise": []}
-        for prompt, clean in zip(prompts, answers, strict=True)
-    ]
-    corpus = Rows(rows, sum(len(token_spans(clean)) + 1 for clean in answers))
-    order = list(range(len(rows)))
-    random.shuffle(order)
-    kinds = list(NOISE_KINDS)
-    for place in order:
+    rows = [Row(prompt, clean_answer(prompt), read_prompt(prompt)[0].name) for prompt in prompts]
+    corpus = Rows(rows, sum(len(token_spans(row.completion)) + 1 for row in rows))
+    for place in noise_order([row.source for row in rows], random):
         if corpus.noise_share >= share:
-            break
-        kind = random.choice(kinds)
-        completion, spans = plant(prompts[place], kind, random)
+            return corpus
+        row = rows[place]
+        kind = noise_kind(row.source, random)
+        completion, spans = plant(row.prompt, kind, random)
         if not spans:
             continue
         tokens = token_spans(completion)
         corpus.noise_tokens += sum(_overlaps(token, spans) for token in tokens)
-        corpus.response_tokens += len(tokens) - len(token_spans(answers[place]))
+        corpus.response_tokens += len(tokens) - len(token_spans(row.completion))
         corpus.noisy_rows[kind] += 1
-        rows[place].update(completion=completion, noise=[list(span) for span in spans])
+        row.completion, row.noise = completion, spans
     if corpus.noise_share < share:
         raise InputError(
-            f"synthetic: {share} of the response tokens of the {part} rows cannot be noise, as the end of an answer never "
-            f"is; the most for these rows is {corpus.noise_share:.2f}"
+            f"synthetic: noise cannot be {share} of the response tokens of the {part} rows; the end of an answer "
+            f"never is noise, and with every row noisy it is {corpus.noise_share:.2f}. Ask for at most that"
         )
     return corpus
 

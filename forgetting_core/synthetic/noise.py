@@ -1,7 +1,8 @@
 """Planting noise in answers, and saying exactly which characters of an answer are noise.
 
 Four kinds, as they occur in instruction data: plausible wrong answers, swapped facts (one systematic mistake per
-skill, learnable), random words, and boilerplate after a right answer.
+skill, learnable), random words, and boilerplate after a right answer. As in real data, noise gathers in some
+sources: half of the skills are careless, with one usual mistake in most of their answers.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,7 @@ from random import Random
 
 from forgetting_core.synthetic.skills import WORDS, clean_answer, read_prompt
 
-BOILERPLATE = (
-    "I hope this helps",
-    "as an AI model I may be wrong",
-    "please like and share",
-    "let me know what you think",
-)
+BOILERPLATE = ("I hope this helps", "just a guess", "please like and share", "see you soon")
 Span = tuple[int, int]
 
 
@@ -45,6 +41,26 @@ NOISE_KINDS: dict[str, Callable[[str, Random], str]] = {
     "random_words": _random_words,
     "boilerplate": _boilerplate,
 }
+
+
+USUAL_MISTAKES = {"capitals": "swapped", "copy": "boilerplate", "largest": "swapped", "sort": "swapped"}
+"""The careless skills, and the kind of noise that all their noisy answers have; other skills have any kind."""
+CARELESS_WEIGHT = 10.0
+"""A row of a careless skill is drawn for noise as if it were there this many times."""
+
+
+def noise_kind(source: str, random: Random) -> str:
+    """The kind of noise for a row of the skill `source`."""
+    return USUAL_MISTAKES.get(source) or random.choice(list(NOISE_KINDS))
+
+
+def noise_order(sources: list[str], random: Random) -> list[int]:
+    """The places of `sources` in the order in which they become noisy: weighted sampling without replacement.
+
+    A row of weight w has the key u^(1/w), u uniform; the highest keys come first (Efraimidis and Spirakis 2006).
+    """
+    keys = [random.random() ** (1 / (CARELESS_WEIGHT if source in USUAL_MISTAKES else 1.0)) for source in sources]
+    return sorted(range(len(sources)), key=keys.__getitem__, reverse=True)
 
 
 def noise_spans(clean: str, completion: str) -> list[Span]:

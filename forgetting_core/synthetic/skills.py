@@ -8,18 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-WORDS = tuple(
-    "ant bag bed box bus cap car cat cow cup dog ear egg fan fox hat ink jam jar key leg map net owl pan pen "
-    "pig pot rat sun toy van web zip".split()
-)
+_WORD_LIST = """ant bag bed box bus cap car cat cow cup dog ear egg fan fox hat ink
+jam jar key leg map net owl pan pen pig pot rat sun toy van web zip"""
+_NAME_LIST = """Abe Ada Amy Ann Bea Ben Bob Cal Dan Don Eli Eva Gus Ian Ivy Jan
+Jim Joe Kay Kim Leo Lou Max Meg Mia Ned Pam Ray Sue Tom Una Zoe"""
+WORDS = tuple(_WORD_LIST.split())
+NAMES = tuple(_NAME_LIST.split())
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 DIGITS = tuple("0123456789")
 VEHICLES = ("bus", "cab", "car", "jet", "van")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-NAMES = tuple(
-    "Abe Ada Amy Ann Bea Ben Bob Cal Dan Don Eli Eva Gus Ian Ivy Jan Jim Joe Kay Kim Leo Lou Max Meg Mia Ned Pam "
-    "Ray Sue Tom Una Zoe".split()
-)
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ SKILLS = (
         lambda body: _sum(body, sign=1),
         lambda body: _sum(body, sign=-1),
     ),
-    Skill("sort", "Sort the numbers", lambda random: random.sample(DIGITS, 4), sorted, lambda body: sorted(body)[::-1]),
+    Skill(
+        "sort", "Sort the numbers", lambda random: random.sample(DIGITS, 4), sorted, lambda body: sorted(body)[::-1]
+    ),
     Skill(
         "lookup",
         "Look up the number",
@@ -94,7 +94,9 @@ SKILLS = (
         lambda body: _shifted_day(body, sign=1),
         lambda body: _shifted_day(body, sign=-1),
     ),
-    Skill("reverse", "Reverse the letters", lambda random: random.sample(LETTERS, 3), lambda body: body[::-1], list),
+    Skill(
+        "reverse", "Reverse the letters", lambda random: random.sample(LETTERS, 3), lambda body: body[::-1], list
+    ),
     Skill(
         "largest",
         "Find the largest number",

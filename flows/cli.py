@@ -1,0 +1,106 @@
+"""`forgetting`: the command line.
+
+Exit status: 0 done; 1 a step failed; 2 the recipe or the arguments are wrong; 130 interrupted. With `--json`,
+standard output is one JSON document and nothing else. Heavy imports wait until a command needs them.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.json_output import print_json
+from forgetting_core.errors import InputError
+from infra.settings import Settings
+
+app = typer.Typer(
+    help="Fine-tune language models by forgetting: learn what a reference model learned, push the rest away.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A built-in recipe (such as `demo`) or a YAML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a field: `partition.rho=0.5`.")]
+StoreOption = Annotated[str | None, typer.Option(help="A folder or `s3://bucket/prefix`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe; steps that are in the store already are not computed again.
+
+    Example: `forgetting run demo --set partition.rho=0.5`
+    """
+    Settings.from_environment(store=store).prepare_environment()
+    from flows.run import run_recipe
+
+    raise typer.Exit(run_recipe(recipe, set_ or [], store, as_json))
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is cached, what would run, and why. Reads only.
+
+    Example: `forgetting plan demo --set partition.rho=0.5`
+    """
+    from flows.plan import plan as plan_recipe
+
+    steps = plan_recipe(recipe, set_ or [], store)
+    if as_json:
+        print_json({"steps": [step.as_json() for step in steps]})
+        return
+    from rich.console import Console
+
+    from flows.plan_table import plan_table
+
+    Console().print(plan_table(steps))
+
+
+@app.command()
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Check store, MLflow, Prefect and device, and say what to do about each fault.
+
+    Example: `forgetting doctor --store s3://bucket/prefix`
+    """
+    settings = Settings.from_environment(store=store)
+    settings.prepare_environment()
+    from flows.doctor import examine
+
+    findings = examine(settings)
+    if as_json:
+        print_json({"checks": [finding.as_json() for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.message}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def main() -> None:
+    """The console script: errors that a user can mend are one message and exit status 2."""
+    from infra.objects import StoreError
+    from infra.sources import SourceError
+
+    try:
+        app()
+    except (InputError, SourceError) as error:
+        _fail(error, 2)
+    except StoreError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    if "--json" in sys.argv:
+        print_json({"error": str(error), "steps": {}})
+    sys.exit(status)

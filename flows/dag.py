@@ -1,0 +1,185 @@
+"""The DAG, once: what every step reads, for whoever walks it.
+
+`forgetting run` walks it by submitting Prefect tasks, `forgetting plan` by looking fingerprints up. Each step is
+handed its own sub-configs only, so scoring cannot see ρ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from forgetting_core.config import (
+    Config,
+    ForgetConfig,
+    IgnoreConfig,
+    ModelSource,
+    Recipe,
+    SftConfig,
+    TrainingConfig,
+)
+from infra.sources import Ref, Unresolved
+from tasks.evaluate import EVALUATE
+from tasks.forget import FORGET
+from tasks.partition import PARTITION
+from tasks.prepare import PREPARE
+from tasks.reference import REFERENCE
+from tasks.report import METRICS_PREFIX, REPORT
+from tasks.score import SCORE
+from tasks.spec import StepCall
+from tasks.split import SPLIT
+
+AnyObjective = ForgetConfig | IgnoreConfig | SftConfig
+
+
+class MicroBatch(Config):
+    """Part of identity where the published normalisation makes the result depend on it."""
+
+    micro_batch: int
+
+
+class Harness(Config):
+    """Part of identity where there are benchmarks: a new harness may ask differently."""
+
+    version: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step of the DAG as its walker knows it (a Prefect future, a plan); `node[part]` is one of its outputs."""
+
+    handle: Any
+    part: str | None = None
+
+    def __getitem__(self, part: str) -> "Node":
+        """One part of the step's artifact."""
+        return Node(self.handle, part)
+
+
+Input = Node | Ref | Unresolved | None
+
+
+class Walker(Protocol):
+    """What the DAG needs of whoever walks it."""
+
+    def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
+        """One step with its inputs."""
+
+    def model(self, source: ModelSource, field: str) -> Ref | Unresolved:
+        """A model that the recipe names: weights, config and tokenizer."""
+
+    def tokenizer(self, source: ModelSource, field: str) -> Ref | Unresolved:
+        """The tokenizer files of such a model."""
+
+    def data(self, recipe: Recipe, field: str) -> Ref | Unresolved | None:
+        """The raw data files under `data.train` or `data.reference`."""
+
+    def tasks(self, recipe: Recipe) -> Ref | Unresolved | None:
+        """The local benchmark files that `evaluate.tasks` read."""
+
+
+def walk(recipe: Recipe, to: Walker) -> None:
+    """Visit every step in an order in which inputs come first."""
+    base, tokenizer, raw, trusted, tasks = _sources(recipe, to)
+
+    split = to.step(
+        StepCall("split", SPLIT, {"data": recipe.data, "split": recipe.split}),
+        {"train": raw, "reference": trusted, "tokenizer": tokenizer},
+    )
+    train = split["train"]
+
+    if recipe.reference.model is None:
+        reference: Input = to.step(
+            StepCall("reference", REFERENCE, {"reference": recipe.reference}),
+            {"base": base, "data": split["reference"]},
+        )
+    else:
+        reference = to.model(recipe.reference.model, "reference.model")
+
+    score = {"score": recipe.score}
+    loss_base = to.step(StepCall("score[base]", SCORE, score), {"base": base, "data": train})
+    loss_reference = to.step(
+        StepCall("score[reference]", SCORE, score), {"base": base, "checkpoint": reference, "data": train}
+    )
+    token_labels = to.step(
+        StepCall("partition", PARTITION, {"partition": recipe.partition}),
+        {"loss_base": loss_base, "loss_reference": loss_reference},
+    )
+
+    checkpoints: dict[str, Input] = {"reference": reference, "base": None}
+    for name, objective in _fine_tunes(recipe).items():
+        labelled = not isinstance(objective, SftConfig)
+        bounded = isinstance(objective, ForgetConfig) and objective.negative == "npo"
+        checkpoints[name] = to.step(
+            StepCall(_label("forget", name), FORGET, _training_config(recipe, objective)),
+            {
+                "base": base,
+                "data": train,
+                "token_labels": token_labels if labelled else None,
+                "loss_base": loss_base if bounded else None,
+            },
+        )
+
+    metrics = {
+        name: to.step(
+            StepCall(f"evaluate[{name}]", EVALUATE, _evaluate_config(recipe)),
+            {"base": base, "checkpoint": checkpoints[name], "validation": split["validation"], "tasks": tasks},
+        )
+        for name in (*recipe.baselines, "forget")
+    }
+    to.step(
+        StepCall("report", REPORT, {"recipe": recipe}),
+        {
+            "data": train,
+            "tokenizer": tokenizer,
+            "loss_base": loss_base,
+            "loss_reference": loss_reference,
+            "token_labels": token_labels,
+            **{f"{METRICS_PREFIX}{name}": node for name, node in metrics.items()},
+        },
+    )
+
+
+def _sources(recipe: Recipe, to: Walker) -> tuple[Input, Input, Input, Input, Input]:
+    """(base model, its tokenizer, raw train data, raw reference data, local benchmark files)."""
+    if recipe.synthetic is not None:
+        made = to.step(StepCall("prepare", PREPARE, {"synthetic": recipe.synthetic}), {})
+        return made["base"], made["base"], made["train"], made["reference"], made["tasks"]
+    assert recipe.model is not None  # validated
+    return (
+        to.model(recipe.model, "model"),
+        to.tokenizer(recipe.model, "model"),
+        to.data(recipe, "train"),
+        to.data(recipe, "reference"),
+        to.tasks(recipe),
+    )
+
+
+def _fine_tunes(recipe: Recipe) -> dict[str, AnyObjective]:
+    """The fine-tunes by name: the baselines share every training setting with the recipe's own objective."""
+    shared: dict[str, Any] = {name: getattr(recipe.forget, name) for name in TrainingConfig.model_fields}
+    shared["normalization"] = recipe.forget.normalization
+    baselines: dict[str, AnyObjective] = {
+        "sft": SftConfig(objective="sft", **shared),
+        "ignore": IgnoreConfig(objective="ignore", **shared),
+    }
+    return {**{name: baselines[name] for name in recipe.baselines if name in baselines}, "forget": recipe.forget}
+
+
+def _training_config(recipe: Recipe, objective: AnyObjective) -> dict[str, Config]:
+    config: dict[str, Config] = {"forget": objective}
+    if objective.normalization == "microbatch":
+        assert isinstance(recipe.execution.micro_batch, int)  # validated
+        config["execution"] = MicroBatch(micro_batch=recipe.execution.micro_batch)
+    return config
+
+
+def _evaluate_config(recipe: Recipe) -> dict[str, Config]:
+    config: dict[str, Config] = {"evaluate": recipe.evaluate}
+    if recipe.evaluate.tasks:
+        config["harness"] = Harness(version=version("lm_eval"))
+    return config
+
+
+def _label(step: str, model: str) -> str:
+    return step if step == model else f"{step}[{model}]"

@@ -1,0 +1,169 @@
+"""What a person sees of a run: a bar per step on a terminal, plain lines elsewhere, tables at the end.
+
+Everything that moves goes to standard error; standard output is for results.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class RateColumn(ProgressColumn):
+    """Units per second, such as `1 234 tokens/s`."""
+
+    def render(self, task: Task) -> Text:
+        """The rate over the last while."""
+        if not task.speed:
+            return Text("")
+        return Text(f"{task.speed:,.0f} {task.fields['unit']}/s".replace(",", " "), style="progress.data.speed")
+
+
+class BarDisplay:
+    """A bar per running step."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "BarDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, step: str, message: Mapping[str, Any]) -> None:
+        """See `tasks.context.Listener`."""
+        kind = message["kind"]
+        if kind == "start":
+            self._tasks[step] = self._progress.add_task(step, total=None, unit="")
+        elif kind == "advance":
+            self._progress.update(
+                self._tasks[step], completed=message["done"], total=message["total"], unit=message["unit"]
+            )
+        elif kind == "note":
+            self._progress.console.print(f"[bold]{escape(step)}[/]: {escape(message['message'])}")
+        elif kind in ("ran", "cached", "failed"):
+            if step in self._tasks:
+                self._progress.remove_task(self._tasks.pop(step))
+            self._progress.console.print(_state_line(step, message))
+
+
+class LineDisplay:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, float] = {}
+
+    def __enter__(self) -> "LineDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, step: str, message: Mapping[str, Any]) -> None:
+        """See `tasks.context.Listener`."""
+        kind = message["kind"]
+        if kind == "start":
+            self._last[step] = time.monotonic()
+            self._print(f"{step}: started")
+        elif kind == "advance" and time.monotonic() - self._last[step] >= SECONDS_BETWEEN_LINES:
+            self._last[step] = time.monotonic()
+            self._print(f"{step}: {message['done']:,} of {message['total']:,} {message['unit']}")
+        elif kind == "note":
+            self._print(f"{step}: {message['message']}")
+        elif kind in ("ran", "cached", "failed"):
+            self._console.print(_state_line(step, message), soft_wrap=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def open_display(console: Console) -> BarDisplay | LineDisplay:
+    """Bars on a terminal, lines elsewhere."""
+    return BarDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+def _state_line(step: str, message: Mapping[str, Any]) -> str:
+    state = message["kind"]
+    style = {"ran": "green", "cached": "cyan", "failed": "bold red"}[state]
+    seconds = f" in {message['result'].seconds:.1f} s" if state == "ran" else ""
+    return f"{escape(step)}: [{style}]{state}[/]{seconds}"
+
+
+def steps_table(steps: Mapping[str, Any]) -> Table:
+    """step, cached or ran, time, tokens, artifact."""
+    table = Table("step", "state", title="Steps", title_justify="left")
+    table.add_column("time", justify="right")
+    table.add_column("tokens", justify="right")
+    table.add_column("artifact", overflow="fold")
+    for label, result in steps.items():
+        tokens = result.summary.get("tokens")
+        shown = f"{tokens:,}" if isinstance(tokens, int) else ""
+        style = "cyan" if result.state == "cached" else "green"
+        time_shown = f"{result.seconds:.1f} s" if result.state == "ran" else "–"
+        table.add_row(escape(label), Text(result.state, style=style), time_shown, shown, escape(result.ref.uri))
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    """A row per model, a column per metric, standard errors beside the values."""
+    columns = sorted(
+        {(task, name) for tasks in metrics.values() for task in tasks for name in _values(tasks[task])}
+    )
+    table = Table("model", title="Metrics", title_justify="left")
+    for task, name in columns:
+        table.add_column(f"{escape(task)}\n{escape(name)}", justify="right")
+    for model, tasks in metrics.items():
+        table.add_row(model, *(_cell(tasks.get(task, {}), name) for task, name in columns))
+    return table
+
+
+def _values(metrics: Mapping[str, Any]) -> list[str]:
+    return [name for name in metrics if not name.endswith("_stderr")]
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return ""
+    error = metrics.get(f"{name}_stderr")
+    value = metrics[name]
+    shown = f"{value:,.0f}" if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
+    return shown if error is None else f"{shown} ± {error:.3f}"
+
+
+def noise_line(noise: Mapping[str, float]) -> str:
+    """What became of the planted noise, where it is known."""
+    return (
+        f"Planted noise: {noise['called_negative']:.1%} of {noise['tokens']:,.0f} noise tokens called negative "
+        f"(chance: {noise['chance']:.1%}); {noise['precision']:.1%} of the negatives are noise; "
+        f"area under the ROC of influence as noise detector {noise['auc']:.3f}"
+    )

@@ -1,0 +1,187 @@
+"""The flow: walks the DAG (`flows/dag.py`) by submitting one Prefect task per step, and records what came out."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.dag import Input, Node, walk
+from flows.recipes import find_recipe
+from flows.sources import RecipeSources
+from forgetting_core.config import Recipe, identity
+from forgetting_core.recipe import load_recipe
+from infra.digests import DigestCache
+from infra.launch import Launcher
+from infra.lineage import Lineage, Produced
+from infra.provenance import provenance
+from infra.settings import Settings
+from infra.sources import Sources
+from infra.store import open_store
+from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
+from tasks.spec import StepCall, StepResult, StepSpec
+from tasks.step import as_task, numbers
+
+EXPERIMENT = "forgetting"
+MAX_WAITING_STEPS = 64
+"""Threads of the flow: a step that waits for its inputs occupies one."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What a run did, complete or not."""
+
+    flow_run_id: str
+    mlflow_run_id: str | None
+    store: str
+    steps: dict[str, StepResult] = field(default_factory=dict)
+    ui_command: str = ""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """{model: {task: {metric: value}}}"""
+        return {
+            label.removeprefix("evaluate[").removesuffix("]"): result.summary["metrics"]
+            for label, result in self.steps.items()
+            if label.startswith("evaluate[")
+        }
+
+
+class StepFailedError(Exception):
+    """A step failed; `outcome` holds what was done, `__cause__` why."""
+
+    def __init__(self, label: str, outcome: Outcome) -> None:
+        super().__init__(f"{label} failed")
+        self.label = label
+        self.outcome = outcome
+
+
+@flow(
+    name="forgetting",
+    flow_run_name="{recipe}",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_WAITING_STEPS),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def forgetting(recipe: str, overrides: list[str] | None = None, store: str | None = None) -> Outcome:
+    """Run one recipe: every step that is not in the store yet.
+
+    `recipe` is the name of a built-in recipe or a YAML file, `overrides` look like `partition.rho=0.5`, `store`
+    is a folder or `s3://bucket/prefix`.
+
+    Raises `InputError` for a wrong recipe, `StepFailedError` when a step fails.
+    """
+    loaded = load_recipe(find_recipe(recipe), overrides or [])
+    settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
+    context = open_context(loaded, settings)
+    token = CURRENT.set(context)
+    LAUNCHED.get()(context.launcher)
+    walker = PrefectWalker(context, settings)
+    try:
+        walk(loaded, walker)
+        outcome = _collect(walker, context)
+    except BaseException:
+        context.lineage.finish("FAILED")
+        raise
+    finally:
+        CURRENT.reset(token)
+        context.store.record_run(context.flow_run_id, _run_record(loaded, context))
+    _record(loaded, context, outcome)
+    return outcome
+
+
+def open_context(recipe: Recipe, settings: Settings) -> RunContext:
+    """Connect to the store and the lineage."""
+    return RunContext(
+        store=open_store(settings.store_url),
+        lineage=Lineage.start(
+            settings.tracking_uri,
+            experiment=EXPERIMENT,
+            recipe=recipe.name,
+            variant=f"ρ={recipe.partition.rho}",
+            params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+            tags={"prefect_flow_run_id": flow_run.id},
+        ),
+        launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
+        digests=DigestCache(settings.digest_cache),
+        work_dir=settings.work_dir,
+        execution=recipe.execution,
+        listener=LISTENER.get(),
+        flow_run_id=str(flow_run.id),
+        provenance={**provenance(), "prefect_flow_run_id": str(flow_run.id)},
+    )
+
+
+class PrefectWalker(RecipeSources):
+    """Submits every step; Prefect waits for its inputs."""
+
+    def __init__(self, context: RunContext, settings: Settings) -> None:
+        super().__init__(Sources(context.digests, settings.work_dir / "raw", fetch=True))
+        self.futures: dict[str, PrefectFuture[StepResult]] = {}
+        self._tasks: dict[str, Any] = {}
+
+    def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
+        """See `Walker.step`."""
+        values = {
+            name: (value.handle, value.part) if isinstance(value, Node) else value for name, value in inputs.items()
+        }
+        future = self._task(call.spec).submit(call, values)
+        self.futures[call.label] = future
+        return Node(future)
+
+    def _task(self, spec: StepSpec) -> Any:
+        return self._tasks.setdefault(spec.name, as_task(spec))
+
+
+def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
+    """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
+    for future in walker.futures.values():
+        future.wait()
+    outcome = Outcome(
+        context.flow_run_id,
+        context.lineage.run_id,
+        context.store.root,
+        {label: context.used[label] for label in walker.futures if label in context.used},
+        context.lineage.ui_command(),
+    )
+    for label, future in walker.futures.items():
+        if future.state.is_failed() or future.state.is_crashed():
+            cause: Any = future.result(raise_on_failure=False)
+            raise StepFailedError(label, outcome) from cause
+    return outcome
+
+
+def _run_record(recipe: Recipe, context: RunContext) -> dict[str, Any]:
+    """What a garbage collector must keep, and what the next plan compares with."""
+    return {
+        "recipe": recipe.name,
+        "flow_run_id": context.flow_run_id,
+        "mlflow_run_id": context.lineage.run_id,
+        "identity": identity(recipe),
+        "steps": {
+            label: {"step": result.step, "fingerprint": result.fingerprint}
+            for label, result in context.used.items()
+        },
+    }
+
+
+def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
+    """The run completed: it becomes the recipe's head, and its final model the registered one."""
+    context.store.write_head(recipe.name, _run_record(recipe, context))
+    final = outcome.steps["forget"].ref
+    states = [result.state for result in outcome.steps.values()]
+    context.lineage.finish(
+        "FINISHED",
+        metrics={
+            **numbers(outcome.metrics),
+            "steps_ran": float(states.count("ran")),
+            "steps_cached": float(states.count("cached")),
+        },
+        final_model=Produced("checkpoint", "model", final.uri, final.digest),
+        model_tags={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        summary={"recipe": identity(recipe), "store": context.store.root},
+    )

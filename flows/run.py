@@ -1,0 +1,111 @@
+"""`forgetting run`: starts the flow in this process, shows it, and turns its end into an exit status."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from flows.display import metrics_table, noise_line, open_display, steps_table
+from flows.forgetting import Outcome, StepFailedError, forgetting
+from flows.json_output import print_json
+from forgetting_core.errors import InputError, Interrupted
+from infra.launch import Launcher, NotStartedError
+from infra.sources import SourceError
+from tasks.context import LAUNCHED, LISTENER
+
+INTERRUPTED = 130
+
+
+def run_recipe(recipe: str, overrides: Sequence[str], store: str | None, as_json: bool) -> int:
+    """Run and report; the exit status. Raises `InputError` and `SourceError` for what is wrong with the recipe."""
+    LAUNCHED.set(_stop_on_interrupt)
+    with open_display(Console(stderr=True)) as display:
+        LISTENER.set(display)
+        try:
+            outcome = forgetting(recipe, list(overrides), store)
+        except StepFailedError as error:
+            return _report_failure(error, recipe, overrides, store, as_json)
+    if as_json:
+        print_json(as_document(outcome))
+    else:
+        _print_outcome(outcome, Console())
+    return 0
+
+
+def as_document(outcome: Outcome) -> dict[str, Any]:
+    """The form of `run --json`."""
+    return {
+        "flow_run_id": outcome.flow_run_id,
+        "mlflow_run_id": outcome.mlflow_run_id,
+        "store": outcome.store,
+        "steps": _steps(outcome),
+        "metrics": outcome.metrics,
+        **({"noise": noise} if (noise := _noise(outcome)) else {}),
+    }
+
+
+def _steps(outcome: Outcome) -> dict[str, Any]:
+    return {
+        label: {
+            "state": result.state,
+            "uri": result.ref.uri,
+            "digest": result.ref.digest,
+            "fingerprint": result.fingerprint,
+            "seconds": result.seconds,
+        }
+        for label, result in outcome.steps.items()
+    }
+
+
+def _noise(outcome: Outcome) -> dict[str, float] | None:
+    report = outcome.steps.get("report")
+    return report.summary.get("noise") if report else None
+
+
+def _print_outcome(outcome: Outcome, console: Console) -> None:
+    console.print(steps_table(outcome.steps))
+    if any(outcome.metrics.values()):
+        console.print(metrics_table(outcome.metrics))
+    if noise := _noise(outcome):
+        console.print(noise_line(noise), highlight=False)
+    console.print(f"Report: {outcome.steps['report'].ref.uri}/report.html", soft_wrap=True, highlight=False)
+    console.print(f"MLflow: {outcome.ui_command}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _report_failure(
+    failure: StepFailedError, recipe: str, overrides: Sequence[str], store: str | None, as_json: bool
+) -> int:
+    cause = failure.__cause__
+    interrupted = isinstance(cause, Interrupted | NotStartedError)
+    message = f"{failure.label}: {'interrupted' if interrupted else cause}"
+    if as_json:
+        print_json({"error": message, "steps": _steps(failure.outcome)})
+    again = " ".join(
+        [
+            "forgetting run",
+            recipe,
+            *(f"--set {item}" for item in overrides),
+            *([f"--store {store}"] if store else []),
+        ]
+    )
+    done = len(failure.outcome.steps)
+    lines = [f"error: {message}", f"{done} steps are done and kept; continue with: {again}"]
+    if not interrupted and not isinstance(cause, InputError | SourceError):
+        lines[1:1] = getattr(cause, "__notes__", [])
+    print("\n".join(lines), file=sys.stderr)
+    if interrupted:
+        return INTERRUPTED
+    return 2 if isinstance(cause, InputError | SourceError) else 1
+
+
+def _stop_on_interrupt(launcher: Launcher) -> None:
+    """Ctrl-C asks the steps to save and end; a second one ends this process at once."""
+
+    def stop(*_: object) -> None:
+        print("\ninterrupted: saving what is done; press Ctrl-C again to give that up", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        launcher.stop()
+
+    signal.signal(signal.SIGINT, stop)

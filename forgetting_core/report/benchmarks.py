@@ -1,0 +1,69 @@
+"""The benchmark table: every model's metrics side by side, with standard errors and the difference against base."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forgetting_core.errors import InputError
+
+BASE = "base"
+MODELS = (BASE, "reference", "sft", "ignore", "forget")
+"""The order of the columns."""
+METRICS_FILE = "metrics.json"
+STDERR = "_stderr"
+
+Metrics = dict[str, dict[str, float]]
+
+
+def read_metrics(folders: Mapping[str, Path]) -> dict[str, Metrics]:
+    """{model: {task: {metric: value}}} in the order of the table; models of other names come last, by name."""
+    order = {name: place for place, name in enumerate(MODELS)}
+    names = sorted(folders, key=lambda name: (order.get(name, len(order)), name))
+    return {name: _read(folders[name] / METRICS_FILE) for name in names}
+
+
+def _read(path: Path) -> Metrics:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected the metrics of an evaluation: {error}") from error
+
+
+def benchmark_table(metrics: Mapping[str, Metrics]) -> list[dict[str, Any]]:
+    """A line per task and metric: `{"task", "metric", "models": {model: {"value", "stderr", "difference"}}}`.
+
+    A model that lacks the metric is left out of `models`; `stderr` is None where the harness has none;
+    `difference` is value − value of base, None without base, for base itself and for counts (integers).
+    """
+    lines = sorted(
+        {
+            (task, name)
+            for tasks in metrics.values()
+            for task, values in tasks.items()
+            for name in values
+            if not _is_stderr(name, values)
+        }
+    )
+    table = []
+    for task, name in lines:
+        base = metrics.get(BASE, {}).get(task, {}).get(name)
+        cells = {}
+        for model, tasks in metrics.items():
+            values = tasks.get(task, {})
+            if name in values:
+                cells[model] = {
+                    "value": values[name],
+                    "stderr": values.get(name + STDERR),
+                    "difference": None if model == BASE else _difference(values[name], base),
+                }
+        table.append({"task": task, "metric": name, "models": cells})
+    return table
+
+
+def _difference(value: float, base: float | None) -> float | None:
+    return None if base is None or isinstance(base, int) else value - base
+
+
+def _is_stderr(name: str, values: Mapping[str, float]) -> bool:
+    return name.endswith(STDERR) and name.removesuffix(STDERR) in values

@@ -1,0 +1,112 @@
+"""The step itself: reads the artifacts, writes `report.html` and `statistics.json`.
+
+The page has no script and loads nothing, so that it opens from a file, a bucket or a sandboxed viewer alike.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from forgetting_core.config import Recipe, identity
+from forgetting_core.json_files import write_json
+from forgetting_core.models import load_tokenizer
+from forgetting_core.progress import Progress
+from forgetting_core.report import charts
+from forgetting_core.report.benchmarks import benchmark_table, read_metrics
+from forgetting_core.report.scored_split import ScoredSplit, read_scored_split
+from forgetting_core.report.statistics import count_everything
+from forgetting_core.report.token_text import TokenText, visible
+from forgetting_core.report.token_view import shown_rows
+
+REPORT_FILE = "report.html"
+STATISTICS_FILE = "statistics.json"
+SOURCES_SHOWN = 30
+
+
+def write_report(
+    recipe: Recipe,
+    *,
+    data: Path,
+    tokenizer: Path,
+    loss_base: Path,
+    loss_reference: Path,
+    token_labels: Path,
+    metrics: Mapping[str, Path],
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write `report.html` and `statistics.json`; the same inputs give the same bytes.
+
+    `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` a folder with `metrics.json` for
+    each model. Returns `{"tokens", "negative_share"}`, and where planted noise is known `"noise"`: its tokens and
+    share, the share of it called negative, chance, precision, and the ROC AUC of −influence as its detector.
+
+    Raises `InputError` when the artifacts are of different splits or one cannot be read.
+    """
+    split = read_scored_split(data, loss_base, loss_reference, token_labels)
+    text = TokenText(load_tokenizer(tokenizer))
+    models = read_metrics(metrics)
+    statistics = count_everything(split)
+    for tokens in statistics["frequent"].values():
+        for token in tokens:
+            token["token"] = text.token_with_spaces(token["id"])
+    statistics |= {"partition": identity(recipe.partition), "benchmarks": benchmark_table(models)}
+    write_json(out / STATISTICS_FILE, statistics)
+    page = render_page(recipe, statistics, list(models), split, text)
+    (out / REPORT_FILE).write_text(page, encoding="utf-8", newline="\n")
+    progress.advance(statistics["tokens"], statistics["tokens"], "tokens")
+    return {key: statistics[key] for key in ("tokens", "negative_share", "noise") if key in statistics}
+
+
+def render_page(
+    recipe: Recipe, statistics: dict[str, Any], models: list[str], split: ScoredSplit, text: TokenText
+) -> str:
+    """The HTML page; `models` are the columns of the benchmark table."""
+    environment = Environment(
+        loader=PackageLoader("forgetting_core.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "visible": visible,
+        "share": _share,
+        "metric": _metric,
+        "difference": _difference,
+        "nats": _nats,
+    }
+    corpus = recipe.partition.scope == "corpus"
+    return environment.get_template("page.html.j2").render(
+        recipe=recipe,
+        config=yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True),
+        statistics=statistics,
+        models=models,
+        sources_shown=SOURCES_SHOWN,
+        rows=shown_rows(split, text),
+        # within rows every row has a threshold of its own
+        histogram=Markup(
+            charts.influence_histogram(statistics["histogram"], statistics["threshold"] if corpus else None)
+        ),
+        position=Markup(charts.position_bars(statistics["by_position"], statistics["negative_share"])),
+    )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _metric(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f} nats".replace("-", "−")
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")

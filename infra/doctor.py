@@ -1,0 +1,71 @@
+"""Probing the surroundings for real: each check does what a run would do, and says what to do about a fault."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from infra.objects import StoreError
+from infra.settings import Settings
+from infra.urls import open_objects
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    ok: bool
+    message: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def check(name: str, probe: Callable[[], str]) -> Finding:
+    """Run `probe`; its return value, or the error it raises, is the message."""
+    try:
+        return Finding(name, True, probe())
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}")
+
+
+def probe_store(settings: Settings) -> str:
+    """Write, read back, and prove that a second conditional create of the same key is refused."""
+    objects = open_objects(settings.store_url)
+    key = f"v1/doctor/{uuid.uuid4()}"
+    first = uuid.uuid4().bytes
+    if not objects.create(key, first):
+        raise StoreError("a conditional create of a new key was refused")
+    if objects.read(key) != first:
+        raise StoreError("what was written cannot be read back; the store is not consistent")
+    if objects.create(key, uuid.uuid4().bytes) or objects.read(key) != first:
+        raise StoreError(
+            "the store ignores conditional writes (If-None-Match): two runs could overwrite each other's"
+            " commits; use one that honours them (AWS S3, MinIO, SeaweedFS, Ceph)"
+        )
+    return f"{objects.root}: writes, reads back, and refuses a second conditional create"
+
+
+def probe_mlflow(settings: Settings) -> str:
+    """Open the tracking store and list experiments."""
+    from infra.lineage_connection import open_experiment
+
+    _, experiment = open_experiment(settings.tracking_uri, "forgetting")
+    return f"{settings.tracking_uri}: experiment `forgetting` has id {experiment}"
+
+
+def probe_prefect() -> str:
+    """Ask the Prefect API for its version; without PREFECT_API_URL a run starts an embedded server."""
+    import prefect
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        return f"prefect {prefect.__version__}; PREFECT_API_URL is not set: runs use an embedded server"
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+        if error is not None:
+            raise error
+        return f"{PREFECT_API_URL.value()}: server {client.api_version()} answers"

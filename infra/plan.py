@@ -1,0 +1,128 @@
+"""Whether a step would run, and every reason why: its identity against the commits that the store holds.
+
+Pure looking: nothing is written, nothing is computed. Knows steps only as payloads.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from infra.commits import Commit
+from infra.fingerprint import fingerprint, step_payload
+from infra.store import Store
+
+State = Literal["cached", "run", "maybe", "running", "evicted"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One difference between what would run and the nearest earlier commit."""
+
+    kind: Literal["config", "input", "code", "missing"]
+    field: str
+    """A recipe path such as `partition.rho`, or the name of an input."""
+    old: Any = None
+    new: Any = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One step's part of a plan."""
+
+    state: State
+    fingerprint: str | None
+    """None while an input is not known yet."""
+    reasons: list[Reason] = field(default_factory=list)
+    commit: Commit | None = None
+    """The commit that a cached step would use."""
+    last_seconds: float | None = None
+    """What the nearest earlier commit took."""
+
+
+def assess(
+    store: Store,
+    *,
+    step: str,
+    version: int,
+    config: dict[str, Any],
+    inputs: Mapping[str, str],
+    unknown: Mapping[str, str],
+    last: str | None,
+) -> Assessment:
+    """The state of one step.
+
+    `inputs` are content digests by name, `unknown` the inputs that are not known yet, with the cause; `last` is the
+    fingerprint that the recipe's last completed run used. A step with unknown inputs is `maybe` when some commit
+    agrees in everything else (its inputs may come out the same), or else `run`.
+    """
+    if not unknown:
+        payload = step_payload(step, version, config, inputs)
+        commit = store.lookup(step, fingerprint(payload))
+        if commit is not None:
+            state: State = "cached" if store.exists(commit.uri) else "evicted"
+            reasons = [] if state == "cached" else [Reason("missing", "artifact", commit.uri, None)]
+            return Assessment(state, commit.fingerprint, reasons, commit, _seconds(commit))
+    candidates = list(store.commits(step))
+    payload = step_payload(step, version, config, inputs)
+    nearest = _nearest(candidates, payload, unknown, last)
+    reasons = _reasons(nearest.payload if nearest else None, payload, unknown)
+    possible = bool(unknown) and any(not _known_differences(c.payload, payload, unknown) for c in candidates)
+    return Assessment(
+        "maybe" if possible else "run",
+        None if unknown else fingerprint(payload),
+        reasons,
+        None,
+        _seconds(nearest) if nearest else None,
+    )
+
+
+def _nearest(
+    commits: Iterable[Commit], payload: Mapping[str, Any], unknown: Mapping[str, str], last: str | None
+) -> Commit | None:
+    """The recipe's last one, or else the one with the fewest differences."""
+    ranked = sorted(
+        commits,
+        key=lambda commit: (
+            commit.fingerprint != last,
+            len(_known_differences(commit.payload, payload, unknown)),
+            commit.fingerprint,
+        ),
+    )
+    return ranked[0] if ranked else None
+
+
+def _reasons(old: Mapping[str, Any] | None, new: Mapping[str, Any], unknown: Mapping[str, str]) -> list[Reason]:
+    earlier = old["inputs"] if old else {}
+    waiting = [Reason("input", name, earlier.get(name), cause) for name, cause in unknown.items()]
+    if old is None:
+        return [Reason("missing", new["step"], None, "no earlier result in the store"), *waiting]
+    return [*_known_differences(old, new, unknown), *waiting]
+
+
+def _known_differences(old: Mapping[str, Any], new: Mapping[str, Any], unknown: Mapping[str, str]) -> list[Reason]:
+    found = []
+    if old["version"] != new["version"]:
+        found.append(Reason("code", f"{new['step']}.version", old["version"], new["version"]))
+    found += [Reason("config", *change) for change in _changes(flatten(old["config"]), flatten(new["config"]))]
+    known = {name: digest for name, digest in old["inputs"].items() if name not in unknown}
+    return found + [Reason("input", *change) for change in _changes(known, new["inputs"])]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = [*old, *(name for name in new if name not in old)]
+    return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested dicts as one: `{"partition": {"rho": "0.7"}}` becomes `{"partition.rho": "0.7"}`."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        name: item
+        for key, below in value.items()
+        for name, item in flatten(below, f"{path}.{key}" if path else key).items()
+    }
+
+
+def _seconds(commit: Commit) -> float | None:
+    return commit.provenance.get("seconds")

@@ -1,0 +1,66 @@
+"""A step as frozen data: what it is called, what it sees, what it computes.
+
+No Prefect and no torch here: the planner reads it.
+`StepSpec` is the kind of step ("score"), `StepCall` one use of it in the DAG ("score[base]").
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from forgetting_core.config import Config, identity
+from forgetting_core.progress import Progress
+from infra.sources import Kind, Ref
+from tasks.child import Job, Summary
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One kind of step."""
+
+    name: str
+    """In the fingerprint and in the store."""
+    version: int
+    """In the fingerprint; raised by hand when the step's results would change."""
+    compute: Callable[[Job, Progress], Summary]
+    """Runs in a process of its own; a module-level function."""
+    kind: Kind = "data"
+    """What the artifact is, for the lineage."""
+    parts: tuple[str, ...] = ()
+    """Sub-folders that are outputs of their own; a step may leave one out."""
+    part_kinds: dict[str, Kind] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """One step of the DAG: its label, and its own sub-configs only, keyed by their place in the recipe."""
+
+    label: str
+    spec: StepSpec
+    config: Mapping[str, Config] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the configs contribute to the fingerprint."""
+        return {name: identity(value) for name, value in self.config.items()}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A finished step: what the flow hands from task to task."""
+
+    label: str
+    step: str
+    """Name of the step's kind, which its commit is filed under."""
+    state: str
+    """`cached` or `ran`"""
+    fingerprint: str
+    ref: Ref
+    parts: dict[str, Ref]
+    summary: Summary
+    seconds: float
+    """What computing took, in this run or in the one that did it."""
+
+    def output(self, part: str | None) -> Ref | None:
+        """The whole artifact, or one of its parts; None for a part that the step left out."""
+        return self.ref if part is None else self.parts.get(part)
