@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -119,9 +120,9 @@ def _state_line(step: str, message: Mapping[str, Any]) -> str:
     return f"{escape(step)}: [{style}]{state}[/]{seconds}"
 
 
-def steps_table(steps: Mapping[str, Any]) -> Table:
-    """step, cached or ran, time, tokens, artifact."""
-    table = Table("step", "state", title="Steps", title_justify="left")
+def steps_table(steps: Mapping[str, Any], store: str) -> Table:
+    """step, cached or ran, time, tokens, artifact relative to the store."""
+    table = Table("step", "state", title="Steps", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("time", justify="right")
     table.add_column("tokens", justify="right")
     table.add_column("artifact", overflow="fold")
@@ -130,7 +131,8 @@ def steps_table(steps: Mapping[str, Any]) -> Table:
         shown = f"{tokens:,}" if isinstance(tokens, int) else ""
         style = "cyan" if result.state == "cached" else "green"
         time_shown = f"{result.seconds:.1f} s" if result.state == "ran" else "–"
-        table.add_row(escape(label), Text(result.state, style=style), time_shown, shown, escape(result.ref.uri))
+        artifact = escape(result.ref.uri.removeprefix(f"{store}/"))
+        table.add_row(escape(label), Text(result.state, style=style), time_shown, shown, artifact)
     return table
 
 
@@ -139,7 +141,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
     columns = sorted(
         {(task, name) for tasks in metrics.values() for task in tasks for name in _values(tasks[task])}
     )
-    table = Table("model", title="Metrics", title_justify="left")
+    table = Table("model", title="Metrics", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for task, name in columns:
         table.add_column(f"{escape(task)}\n{escape(name)}", justify="right")
     for model, tasks in metrics.items():

@@ -65,11 +65,12 @@ def _noise(outcome: Outcome) -> dict[str, float] | None:
 
 
 def _print_outcome(outcome: Outcome, console: Console) -> None:
-    console.print(steps_table(outcome.steps))
+    console.print(steps_table(outcome.steps, outcome.store))
     if any(outcome.metrics.values()):
         console.print(metrics_table(outcome.metrics))
     if noise := _noise(outcome):
         console.print(noise_line(noise), highlight=False)
+    console.print(f"Store:  {outcome.store}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Report: {outcome.steps['report'].ref.uri}/report.html", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {outcome.ui_command}", soft_wrap=True, highlight=False, markup=False)
 

@@ -7,24 +7,17 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from forgetting_core.json_files import write_json
 
-_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
 
-
-def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer) -> None:
+def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
     """Replace the checkpoint in `folder` by one after `step` optimizer steps."""
     part = folder / "checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -33,14 +26,17 @@ def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer) 
         name: value.detach().contiguous().cpu() for name, value in model.named_parameters() if value.requires_grad
     }
     save_file(trainable, part / "weights.safetensors")
-    state: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
-    tensors = {key: value.contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
-    save_file(tensors, part / "optimizer.safetensors")
+    moments = {
+        f"{index}.{name}": value.contiguous()
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    save_file(moments, part / "optimizer.safetensors")
     generators = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         generators["cuda"] = torch.cuda.get_rng_state()
     save_file(generators, part / "generators.safetensors")
-    write_json(part / "state.json", {"step": step})
+    write_json(part / "state.json", {"step": step, "schedule": schedule.state_dict()})
     for path in part.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -52,8 +48,8 @@ def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer) 
             shutil.rmtree(folder / f"step-{older}")
 
 
-def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> int:
-    """Load the newest checkpoint of `folder` into `model` and `optimizer`; the steps done, 0 without one."""
+def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> int:
+    """Load the newest checkpoint of `folder` into the three; the steps done, 0 without one."""
     steps = _steps(folder)
     if not steps:
         return 0
@@ -62,15 +58,20 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> int:
     with torch.no_grad():
         for name, value in load_file(source / "weights.safetensors").items():
             parameters[name].copy_(value)
-    state = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
-    settings = {key: value for key, value in state.items() if key.startswith("param_groups.")}
-    tensors = load_file(source / "optimizer.safetensors")
-    set_optimizer_state_dict(model, optimizer, {**settings, **tensors}, options=_OPTIONS)
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(source / "optimizer.safetensors").items():
+        index, name = key.split(".")
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     generators = load_file(source / "generators.safetensors")
     torch.set_rng_state(generators["cpu"])
     if "cuda" in generators and torch.cuda.is_available():
         torch.cuda.set_rng_state(generators["cuda"])
-    return int(json.loads((source / "state.json").read_text())["step"])
+    state = json.loads((source / "state.json").read_text())
+    schedule.load_state_dict(state["schedule"])
+    for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+    return int(state["step"])
 
 
 def _steps(folder: Path) -> list[int]:

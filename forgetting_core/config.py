@@ -228,7 +228,7 @@ class PretrainConfig(Config):
     noise: Ratio = 0.3
     """Share of its answers' tokens that are planted noise: the base has the skills and the bad habits."""
     rows: Positive = 10000
-    steps: Positive = 700
+    steps: Positive = 1000
     rows_per_step: Positive = 32
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
 

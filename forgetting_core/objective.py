@@ -48,7 +48,8 @@ def forgetting_loss(loss: torch.Tensor, sign: torch.Tensor, counts: TokenCounts,
     """
     positive = 1 / counts.positive if counts.positive else 0.0
     negative = -lambda_ / counts.negative if counts.negative else 0.0
-    weight = torch.where(sign > 0, positive, torch.where(sign < 0, negative, 0.0)).to(loss.dtype)
+    zero, *sides = loss.new_tensor([0.0, positive, negative])
+    weight = torch.where(sign > 0, sides[0], torch.where(sign < 0, sides[1], zero))
     return (weight * loss).sum()
 
 

@@ -101,9 +101,7 @@ class TrainingRun:
     def train(self) -> None:
         """Run the steps that are left, saving a checkpoint now and then and on interruption."""
         self.work.mkdir(parents=True, exist_ok=True)
-        start = resume_state(self.work, self.model, self.optimizer)
-        for _ in range(start):
-            self.schedule.step()
+        start = resume_state(self.work, self.model, self.optimizer, self.schedule)
         if start:
             self.progress.note(f"resumed after optimizer step {start} of {self.total}")
         self.model.train()
@@ -119,9 +117,9 @@ class TrainingRun:
                     self.progress.log(done, curves)
                     self.progress.advance(done, self.total, "steps")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
-                        save_state(self.work, done, self.model, self.optimizer)
+                        save_state(self.work, done, self.model, self.optimizer, self.schedule)
             except Interrupted:
-                save_state(self.work, done, self.model, self.optimizer)
+                save_state(self.work, done, self.model, self.optimizer, self.schedule)
                 raise
         self.model.eval()
 

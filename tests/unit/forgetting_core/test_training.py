@@ -1,0 +1,220 @@
+"""The training loop: the same weights however a step is cut, after an interruption, and on every architecture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forgetting_core.config import ExecutionConfig, ForgetConfig, IgnoreConfig, LambdaConfig, LoraConfig, SftConfig
+from forgetting_core.errors import InputError, Interrupted, NumericalError
+from forgetting_core.models import load_checkpoint
+from forgetting_core.partition import LABELS_FILE
+from forgetting_core.progress import Progress
+from forgetting_core.tables import LABEL_SCHEMA, TokenRows, list_array, write_parquet
+from forgetting_core.token_loss import TokenLossModel
+from forgetting_core.training import fine_tune
+from tests.tiny import CONFIGS, save_model, token_rows, write_rows
+
+FULL = {"mode": "full", "learning_rate": 1e-2, "rows_per_step": 6, "warmup_ratio": 0.3, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> TokenRows:
+    return token_rows(20)
+
+
+@pytest.fixture(scope="module")
+def data(rows: TokenRows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(rows, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def labels(rows: TokenRows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import pyarrow as pa
+
+    folder = tmp_path_factory.mktemp("labels")
+    sign = np.where(np.arange(len(rows.input_ids)) % 3 == 0, -1, 1) * rows.response_mask()
+    columns = [pa.array(range(len(rows)), pa.int64()), list_array(sign.astype(np.int8), rows.offsets, pa.int8())]
+    write_parquet(folder / LABELS_FILE, [pa.Table.from_arrays(columns, schema=LABEL_SCHEMA)], LABEL_SCHEMA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("base"))
+
+
+def train(
+    config: Any,
+    base: Path,
+    data: Path,
+    labels: Path | None,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    **execution: Any,
+) -> dict[str, torch.Tensor]:
+    out.mkdir(exist_ok=True)
+    fine_tune(
+        config,
+        base=base,
+        base_digest="0" * 64,
+        data=data,
+        token_labels=labels,
+        out=out,
+        work=out.with_name(f"{out.name}-work"),
+        execution=ExecutionConfig(device="cpu", **execution),
+        progress=progress or Progress(),
+    )
+    return load_file(next(out.glob("*.safetensors")))
+
+
+def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-10)])
+def test_the_weights_do_not_depend_on_the_micro_batch(
+    base: Path, data: Path, labels: Path, tmp_path: Path, dtype: str, tolerance: float
+) -> None:
+    config = ForgetConfig(**{**FULL, "dtype": dtype})
+    found = {
+        size: train(config, base, data, labels, tmp_path / str(size), micro_batch=size)
+        for size in (1, 2, 6, "auto")
+    }
+    for size in (1, 2, "auto"):
+        assert difference(found[6], found[size]) < tolerance
+    untrained = load_file(base / "model.safetensors")
+    assert difference(untrained, {name: value.to(torch.float32) for name, value in found[6].items()}) > 1e-3
+
+
+class StopAfter(Progress):
+    """Asks the step to stop after so many optimizer steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        self.stop_requested = done == self.steps
+        super().advance(done, total, unit)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_an_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
+    base: Path, data: Path, labels: Path, tmp_path: Path, mode: str, stop: int
+) -> None:
+    lora = {"lora": LoraConfig(r=4, dropout=0.3)} if mode == "lora" else {}
+    config = ForgetConfig(**{**FULL, "mode": mode, "epochs": 2, **lora})
+    whole = train(config, base, data, labels, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, base, data, labels, tmp_path / "cut", progress=StopAfter(stop))
+    resumed = train(config, base, data, labels, tmp_path / "cut")
+    assert difference(whole, resumed) == 0
+    curves = [json.loads(line) for line in (tmp_path / "cut/aux/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in curves] == list(range(1, 9))
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint_and_drops_later_curves(
+    base: Path, data: Path, labels: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class KillAfter(Progress):
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            if step == 6:
+                raise Killed
+
+    config = ForgetConfig(**{**FULL, "epochs": 2})
+    whole = train(config, base, data, labels, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, base, data, labels, tmp_path / "cut", progress=KillAfter(), checkpoint_every=4)
+    assert (tmp_path / "cut-work/step-4").is_dir()
+    assert difference(whole, train(config, base, data, labels, tmp_path / "cut")) == 0
+    assert len((tmp_path / "cut/aux/metrics.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_lora_trains_every_linear_layer_but_the_head_of_any_architecture(
+    architecture: str, data: Path, labels: Path, tmp_path: Path
+) -> None:
+    base = save_model(tmp_path / "base", architecture)
+    config = ForgetConfig(**{**FULL, "mode": "lora", "lora": LoraConfig(r=2, dropout=0)})
+    adapter = train(config, base, data, labels, tmp_path / "out")
+    model = load_checkpoint(base, tmp_path / "out", dtype="float32", device="cpu")
+    linear = {
+        name
+        for name, module in load_checkpoint(base, None, dtype="float32", device="cpu").named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    }
+    trained = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in adapter}
+    assert trained == linear
+    assert all(value.abs().max() > 0 for name, value in adapter.items())
+    input_ids = torch.arange(10).unsqueeze(0)
+    select = torch.ones(1, 10, dtype=torch.bool)
+    select[:, 0] = False
+    before = TokenLossModel(load_checkpoint(base, None, dtype="float32", device="cpu"))(input_ids, select)
+    after = TokenLossModel(model)(input_ids, select)
+    assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_the_same_step_twice_gives_the_same_bytes(
+    base: Path, data: Path, labels: Path, tmp_path: Path, mode: str
+) -> None:
+    config = ForgetConfig(**{**FULL, "mode": mode})
+    for name in ("first", "second"):
+        train(config, base, data, labels, tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "first").iterdir() if path.is_file())
+    assert files == sorted(path.name for path in (tmp_path / "second").iterdir() if path.is_file())
+    assert "tokenizer.json" in files
+    for name in files:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+        assert str(tmp_path).encode() not in (tmp_path / "first" / name).read_bytes()
+
+
+def test_lambda_zero_is_ignoring_and_all_positive_is_plain_fine_tuning(
+    base: Path, data: Path, labels: Path, rows: TokenRows, tmp_path: Path
+) -> None:
+    zero = LambdaConfig(schedule="constant", t_min=0, t_max=0)
+    forget = train(ForgetConfig(**FULL, lambda_=zero), base, data, labels, tmp_path / "forget")
+    ignore = train(IgnoreConfig(objective="ignore", **FULL), base, data, labels, tmp_path / "ignore")
+    assert difference(forget, ignore) < 1e-6
+
+
+def test_curves_hold_the_mean_losses_of_both_sides(base: Path, data: Path, labels: Path, tmp_path: Path) -> None:
+    train(ForgetConfig(**FULL), base, data, labels, tmp_path / "forget")
+    train(SftConfig(objective="sft", **FULL), base, data, None, tmp_path / "sft")
+    forget = json.loads((tmp_path / "forget/aux/metrics.jsonl").read_text().splitlines()[0])
+    sft = json.loads((tmp_path / "sft/aux/metrics.jsonl").read_text().splitlines()[0])
+    assert {"loss_positive", "loss_negative", "lambda", "lr", "grad_norm", "tokens_per_s"} <= forget.keys()
+    assert "loss_negative" not in sft and "lambda" not in sft
+
+
+def test_a_diverging_run_stops_with_the_step_and_rows_named(
+    base: Path, data: Path, labels: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NumericalError, match=r"optimizer step \d+ .*rows .*lower the learning rate"):
+        train(
+            ForgetConfig(**{**FULL, "learning_rate": 1e30, "warmup_ratio": 0}), base, data, labels, tmp_path / "x"
+        )
+
+
+def test_labels_of_another_split_are_refused(base: Path, labels: Path, tmp_path: Path) -> None:
+    other = write_rows(token_rows(20, seed=5), tmp_path / "other")
+    with pytest.raises(InputError, match="partition again"):
+        train(ForgetConfig(**FULL), base, other, labels, tmp_path / "x")
+
+
+def test_rows_longer_than_the_positions_are_refused(data: Path, labels: Path, tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "gpt_neo")
+    long = write_rows(token_rows(5, longest=90), tmp_path / "long")
+    with pytest.raises(InputError, match="64 positions"):
+        train(SftConfig(objective="sft", **FULL), base, long, None, tmp_path / "x")
