@@ -150,7 +150,8 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
 
 
 def _values(metrics: Mapping[str, Any]) -> list[str]:
-    return [name for name in metrics if not name.endswith("_stderr")]
+    """Names of the values worth a column: neither standard errors nor counts."""
+    return [name for name in metrics if not name.endswith("_stderr") and name != "tokens"]
 
 
 def _cell(metrics: Mapping[str, float], name: str) -> str:
@@ -158,8 +159,7 @@ def _cell(metrics: Mapping[str, float], name: str) -> str:
         return ""
     error = metrics.get(f"{name}_stderr")
     value = metrics[name]
-    shown = f"{value:,.0f}" if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
-    return shown if error is None else f"{shown} ± {error:.3f}"
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
 def noise_line(noise: Mapping[str, float]) -> str:

@@ -91,14 +91,15 @@ def _report_failure(
             *([f"--store {store}"] if store else []),
         ]
     )
-    done = len(failure.outcome.steps)
-    lines = [f"error: {message}", f"{done} steps are done and kept; continue with: {again}"]
-    if not interrupted and not isinstance(cause, InputError | SourceError):
-        lines[1:1] = getattr(cause, "__notes__", [])
+    lines = [f"error: {message}"]
+    mendable = isinstance(cause, InputError | SourceError)
+    if not mendable:
+        lines += [] if interrupted else getattr(cause, "__notes__", [])
+        lines.append(f"{len(failure.outcome.steps)} steps are done and kept; continue with: {again}")
     print("\n".join(lines), file=sys.stderr)
     if interrupted:
         return INTERRUPTED
-    return 2 if isinstance(cause, InputError | SourceError) else 1
+    return 2 if mendable else 1
 
 
 def _stop_on_interrupt(launcher: Launcher) -> None:

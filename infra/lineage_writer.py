@@ -39,6 +39,7 @@ class RunWriter:
         self.recipe = recipe
         self._lock = threading.Lock()
         self._model_lock = threading.Lock()
+        self._input_lock = threading.Lock()
         self._skipped: dict[str, int] = {}
 
     def create_run(self, name: str, tags: Mapping[str, object]) -> str:
@@ -107,7 +108,9 @@ class RunWriter:
             if item.kind == "model"
         )
         if datasets or models:
-            self.client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in models])
+            # MLflow looks a dataset up and then inserts it; two steps that read the same one would collide
+            with self._input_lock:
+                self.client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in models])
 
     def log_outputs(self, run_id: str, model_ids: Sequence[str]) -> None:
         """Models that a run made. Once per run: MLflow refuses to list a model twice."""

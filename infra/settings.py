@@ -43,7 +43,10 @@ class Settings:
             "PREFECT_HOME": str(self.state_dir / "prefect"),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
+            # the command line reports failures itself, without three tracebacks for each
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            # waiting threads that spin make a busy machine ten times slower
+            "OMP_WAIT_POLICY": "PASSIVE",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "1",
         }
