@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-e2e check format clean
 
 install: .venv/installed
 
@@ -17,7 +17,10 @@ demo: install
 	$(BIN)/forgetting run demo
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-e2e: install
+	$(BIN)/python -m pytest -q tests/e2e
 
 check: install
 	$(BIN)/ruff format --check .

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from flows.json_output import print_json
+from flows.recipes import find_recipe
 from forgetting_core.errors import InputError
+from forgetting_core.recipe import load_recipe
 from infra.settings import Settings
 
 app = typer.Typer(
@@ -37,6 +39,7 @@ def run(
 
     Example: `forgetting run demo --set partition.rho=0.5`
     """
+    load_recipe(find_recipe(recipe), set_ or [])
     Settings.from_environment(store=store).prepare_environment()
     from flows.run import run_recipe
 

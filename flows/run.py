@@ -5,13 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
 from flows.display import metrics_table, noise_line, open_display, steps_table
 from flows.forgetting import Outcome, StepFailedError, forgetting
 from flows.json_output import print_json
-from forgetting_core.errors import InputError, Interrupted
-from infra.launch import Launcher, NotStartedError
+from forgetting_core.errors import InputError
+from infra.launch import Launcher, StoppedError
 from infra.sources import SourceError
 from tasks.context import LAUNCHED, LISTENER
 
@@ -21,6 +23,7 @@ INTERRUPTED = 130
 def run_recipe(recipe: str, overrides: Sequence[str], store: str | None, as_json: bool) -> int:
     """Run and report; the exit status. Raises `InputError` and `SourceError` for what is wrong with the recipe."""
     LAUNCHED.set(_stop_on_interrupt)
+    start_embedded_server()
     with open_display(Console(stderr=True)) as display:
         LISTENER.set(display)
         try:
@@ -32,6 +35,21 @@ def run_recipe(recipe: str, overrides: Sequence[str], store: str | None, as_json
     else:
         _print_outcome(outcome, Console())
     return 0
+
+
+def start_embedded_server() -> None:
+    """Start Prefect's own embedded server where no other is named, deaf to Ctrl-C.
+
+    A terminal sends the interrupt to every process of its group; the server would end before the steps have saved.
+    It inherits the blocked signal, and ends with this process as usual.
+    """
+    if PREFECT_API_URL.value():
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def _report_failure(
     failure: StepFailedError, recipe: str, overrides: Sequence[str], store: str | None, as_json: bool
 ) -> int:
     cause = failure.__cause__
-    interrupted = isinstance(cause, Interrupted | NotStartedError)
+    interrupted = isinstance(cause, StoppedError)
     message = f"{failure.label}: {'interrupted' if interrupted else cause}"
     if as_json:
         print_json({"error": message, "steps": _steps(failure.outcome)})

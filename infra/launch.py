@@ -57,12 +57,12 @@ class Launcher:
         The first message, `{"kind": "start"}`, comes when a slot is free.
 
         `target` is a module-level function and `job` picklable. Raises `ChildDiedError` when the child ends without
-        either, `NotStartedError` when `stop` was called before it began.
+        either, `StoppedError` when `stop` was called before it began.
         """
         with self._slots:
             on_message({"kind": "start"})
             if self.stopping.is_set():
-                raise NotStartedError("not started: the run was asked to stop")
+                raise StoppedError("not started: the run was asked to stop")
             receiver, sender = self._context.Pipe(duplex=False)
             child = self._context.Process(target=_main, args=(target, job, sender))
             child.start()
@@ -99,8 +99,8 @@ class Launcher:
                 raise error
 
 
-class NotStartedError(RuntimeError):
-    """A computation did not start, because the run was asked to stop."""
+class StoppedError(RuntimeError):
+    """A computation did not start or did not finish, because the run was asked to stop."""
 
 
 class ChildDiedError(RuntimeError):

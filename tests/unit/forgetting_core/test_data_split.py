@@ -240,7 +240,6 @@ def test_the_step_stops_when_it_is_asked_to(tmp_path: Path, model: Path) -> None
         run(tmp_path / "out", model, [rows_file(tmp_path, questions(3))], reference_rows=0, progress=listener)
 
 
-@pytest.mark.shared
 @needs_shared
 @pytest.mark.parametrize("template", ["tokenizer", "tulu"])
 def test_real_data_runs_through(tmp_path: Path, template: Any) -> None:

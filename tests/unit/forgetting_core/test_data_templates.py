@@ -278,7 +278,6 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
         Encoder(slow)
 
 
-@pytest.mark.shared
 @needs_shared
 @pytest.mark.parametrize("name", ["instructions.jsonl.gz", "conversations.jsonl.gz"])
 def test_real_rows_get_the_ids_of_the_tokenizer_itself(name: str) -> None:
@@ -295,7 +294,6 @@ def test_real_rows_get_the_ids_of_the_tokenizer_itself(name: str) -> None:
         assert response(tokenizer, tokens) == "".join(f"{answer}<|eos|>\n" for answer in answers)
 
 
-@pytest.mark.shared
 @needs_shared
 def test_plain_agrees_with_the_oracle_but_for_its_known_faults() -> None:
     """Rows 3 and 52: no space before an empty answer; 8: position 0 is no response token; 46: text stays text."""

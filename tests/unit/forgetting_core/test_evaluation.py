@@ -239,7 +239,6 @@ def test_metrics_keep_the_filter_only_where_it_tells_two_apart() -> None:
     assert progress.notes == ["evaluate: gsm: bleu is nan, not a finite number; it is left out"]
 
 
-@pytest.mark.shared
 def test_boolq_and_asdiv_run_from_local_files_and_send_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

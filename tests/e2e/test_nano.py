@@ -1,0 +1,160 @@
+"""The whole DAG by the command line on the embedded defaults: nothing is started beforehand."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli import Cli, ran, states
+
+STEPS = {
+    "prepare",
+    "split",
+    "reference",
+    "score[base]",
+    "score[reference]",
+    "partition",
+    "forget[sft]",
+    "forget[ignore]",
+    "forget",
+    "evaluate[base]",
+    "evaluate[sft]",
+    "evaluate[ignore]",
+    "evaluate[forget]",
+    "report",
+}
+AFTER_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+"""What a new ρ runs: the four steps, and `ignore` where it is a baseline."""
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    return Cli(tmp_path_factory.mktemp("nano") / "state")
+
+
+@pytest.fixture(scope="module")
+def first(cli: Cli) -> dict[str, Any]:
+    """The first run on an empty state directory."""
+    return cli.json("run", "nano")
+
+
+def folder(document: dict[str, Any], step: str) -> Path:
+    return Path(document["steps"][step]["uri"])
+
+
+def test_every_step_runs_and_leaves_its_artifact(first: dict[str, Any]) -> None:
+    assert ran(first) == STEPS
+    for step in STEPS:
+        assert (folder(first, step) / "manifest.json").is_file(), step
+        assert len(first["steps"][step]["digest"]) == len(first["steps"][step]["fingerprint"]) == 64
+    assert {path.name for path in folder(first, "forget").iterdir()} >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+    }
+    assert "<svg" in (folder(first, "report") / "report.html").read_text()
+
+
+def test_the_tables_have_the_columns_that_others_rely_on(first: dict[str, Any]) -> None:
+    train = pq.read_table(folder(first, "split") / "train")
+    losses = pq.read_table(folder(first, "score[base]") / "token_losses.parquet")
+    labels = pq.read_table(folder(first, "partition") / "token_labels.parquet")
+    assert train.column_names[:6] == ["row", "input_ids", "labels", "source_file", "source_row", "source"]
+    assert train["row"].to_pylist() == losses["row"].to_pylist() == labels["row"].to_pylist()
+    for tokens, loss, label in zip(train["labels"], losses["loss"], labels["label"], strict=True):
+        response = np.array(tokens.as_py()) != -100
+        response[0] = False
+        assert np.array_equal(~np.isnan(np.array(loss.as_py(), dtype=float)), response)
+        assert np.array_equal(np.array(label.as_py()) != 0, response)
+
+
+def test_metrics_are_those_of_every_model(first: dict[str, Any]) -> None:
+    assert first["metrics"].keys() == {"base", "sft", "ignore", "forget"}
+    for model, metrics in first["metrics"].items():
+        stored = json.loads((folder(first, f"evaluate[{model}]") / "metrics.json").read_text())
+        assert stored == metrics
+        assert metrics["held_out"]["loss"] > 0 and "exact_match" in metrics["skills"]
+
+
+def test_a_second_run_computes_nothing_and_says_so(cli: Cli, first: dict[str, Any]) -> None:
+    second = cli.run("run", "nano")
+    assert "ran" not in {word for line in second.stdout.splitlines() for word in line.split()[1:2]}
+    for step in STEPS:
+        assert f"{step}: cached" in second.stderr
+    assert "mlflow ui --backend-store-uri" in second.stdout
+    with sqlite3.connect(cli.state_dir / "prefect" / "prefect.db") as database:
+        query = "select count(*) from task_run where state_name = ?"
+        assert database.execute(query, ("Cached",)).fetchone() == (len(STEPS),)
+        assert database.execute(query, ("Completed",)).fetchone() == (len(STEPS),)
+
+
+def test_a_new_rho_runs_what_the_plan_said(cli: Cli, first: dict[str, Any]) -> None:
+    change = ("--set", "partition.rho=0.5")
+    planned = cli.json("plan", "nano", *change)
+    assert {step for step, state in states(planned).items() if state != "cached"} == AFTER_RHO
+    (partition,) = [step for step in planned["steps"] if step["step"] == "partition"]
+    assert partition["state"] == "run"
+    assert partition["reasons"] == [{"kind": "config", "field": "partition.rho", "old": "0.7", "new": "0.5"}]
+    assert ran(cli.json("run", "nano", *change)) == AFTER_RHO
+    assert set(states(cli.json("plan", "nano", *change)).values()) == {"cached"}
+    assert set(states(cli.json("plan", "nano", "--set", "partition.rho=0.50")).values()) == {"cached"}
+
+
+def test_a_plan_writes_nothing(cli: Cli, first: dict[str, Any]) -> None:
+    def listing() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in cli.state_dir.rglob("*")}
+
+    before = listing()
+    cli.run("plan", "nano", "--set", "split.seed=7")
+    assert listing() == before
+
+
+def test_mlflow_holds_a_pipeline_run_with_a_child_per_step(cli: Cli, first: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{cli.state_dir / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'forgetting'")
+    pipeline = client.get_run(first["mlflow_run_id"])
+    assert pipeline.info.status == "FINISHED"
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{pipeline.info.run_id}'", max_results=100
+    )
+    by_step = {run.data.tags["step"]: run for run in children}
+    assert by_step.keys() == STEPS
+    train = first["steps"]["split"]
+    datasets = {item.dataset.name: item for item in by_step["score[base]"].inputs.dataset_inputs}
+    assert train["uri"] in datasets["data"].dataset.source
+    assert by_step["forget"].outputs.model_outputs and by_step["reference"].outputs.model_outputs
+    curve = client.get_metric_history(by_step["forget"].info.run_id, "train/loss_negative")
+    assert len(curve) == int(by_step["forget"].data.metrics["steps"])
+    assert client.get_metric_history(pipeline.info.run_id, "train/loss_negative")
+
+
+def test_a_wrong_recipe_is_one_message_and_status_2_before_anything_starts(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "state")
+    wrong = cli.run("run", "nano", "--set", "partition.roh=0.5", status=2)
+    assert "partition.roh: unknown key; did you mean `rho`?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr and not wrong.stdout
+    assert not (cli.state_dir / "prefect").exists()
+    assert "error" in cli.json("run", "no-such-recipe", status=2)
+    cli.run("run", "nano", "--no-such-option", status=2)
+
+
+def test_a_wrong_row_is_one_message_and_status_2(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": 3}\n')
+    from tests.tiny import save_model
+
+    recipe = tmp_path / "own.yaml"
+    model = save_model(tmp_path / "model")
+    recipe.write_text(
+        f"name: own\nmodel: {{path: {model}}}\ndata: {{train: [{rows}], template: plain}}\n"
+        "split: {reference_rows: 1}\n"
+    )
+    wrong = Cli(tmp_path / "state").run("run", str(recipe), status=2)
+    assert "rows.jsonl, line 2: field `completion`: expected a string, found the number 3" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
