@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from forgetting_core.config import DataConfig
 from forgetting_core.data.encoding import Encoder
@@ -57,7 +56,9 @@ class RowTokeniser:
 
     @cached_property
     def _text_parts(self) -> tuple[Encoder, Template]:
-        tokenizer = _load_tokenizer(self._model)
+        from forgetting_core.models import load_tokenizer
+
+        tokenizer = load_tokenizer(self._model)
         encoder = Encoder(tokenizer)
         return encoder, make_template(self._data.template, tokenizer, encoder)
 
@@ -87,12 +88,3 @@ def _embedding_rows(model: Path) -> int:
     if not isinstance(size, int):
         raise InputError(f"{model / 'config.json'}: field `vocab_size`: expected an integer, found {size!r}")
     return size
-
-
-def _load_tokenizer(model: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model}: expected a tokenizer (tokenizer.json) in the model folder: {error}") from error

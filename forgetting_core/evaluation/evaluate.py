@@ -46,7 +46,7 @@ def evaluate_model(
         return {"metrics": {}, "items": 0}
     metrics: dict[str, dict[str, float]] = {}
     items = 0
-    with tempfile.TemporaryDirectory(prefix="evaluate-", dir=execution.work_dir) as scratch:
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         benchmarks = load_benchmarks(config, task_dir, Path(scratch)) if config.tasks else None
         device = resolve_device(execution.device)
         model = load_checkpoint(base, checkpoint, dtype=config.dtype, device=device)

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from forgetting_core.config import EvaluateConfig, ExecutionConfig
 from forgetting_core.errors import InputError, Interrupted
-from forgetting_core.evaluation import evaluate_model
+from forgetting_core.evaluation.evaluate import evaluate_model
 from forgetting_core.evaluation.held_out import ratio_with_stderr
 from forgetting_core.evaluation.records import plain_metrics
 from forgetting_core.progress import Progress
