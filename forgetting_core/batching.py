@@ -19,14 +19,14 @@ def epoch_order(config: TrainingConfig, rows: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64([config.seed, epoch])).permutation(rows)
 
 
-def optimizer_steps(config: TrainingConfig, rows: int, start: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(step, epoch, rows of that step) from step `start` on; the last step of an epoch may be short."""
+def optimizer_steps(config: TrainingConfig, rows: int) -> Iterator[np.ndarray]:
+    """The rows of each optimizer step, over all epochs; the last step of an epoch may be short."""
     per_epoch = steps_per_epoch(config, rows)
-    for epoch in range(start // per_epoch, config.epochs):
+    for epoch in range(config.epochs):
         order = epoch_order(config, rows, epoch)
-        for index in range(max(start - epoch * per_epoch, 0), per_epoch):
+        for index in range(per_epoch):
             first = index * config.rows_per_step
-            yield epoch * per_epoch + index, epoch, order[first : first + config.rows_per_step]
+            yield order[first : first + config.rows_per_step]
 
 
 def steps_per_epoch(config: TrainingConfig, rows: int) -> int:

@@ -77,8 +77,7 @@ def block_losses(
     """
     device = next(model.parameters()).device
     response = rows.response_mask()
-    counts = np.add.reduceat(np.append(response, False).astype(np.int64), rows.offsets[:-1])
-    counts[rows.lengths == 0] = 0
+    counts = rows.count(response)
     check_lengths(model.model, int(rows.lengths.max(initial=0)))
     done, total = 0, int(counts.sum())
     for first in range(0, len(rows), block_rows):

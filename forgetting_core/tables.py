@@ -101,6 +101,11 @@ class TokenRows:
         mask[self.offsets[:-1][self.lengths > 0]] = False
         return mask
 
+    def count(self, mask: np.ndarray) -> np.ndarray:
+        """int64 (R,): how many tokens of each row `mask` (T,) selects."""
+        cumulative = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
+        return cumulative[self.offsets[1:]] - cumulative[self.offsets[:-1]]
+
     def rows(self) -> Iterator[slice]:
         """The slice of each row."""
         return (slice(start, end) for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True))

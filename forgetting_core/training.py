@@ -105,17 +105,21 @@ class TrainingRun:
         if start:
             self.progress.note(f"resumed after optimizer step {start} of {self.total}")
         self.model.train()
-        done = start
+        tokens = self.data.rows.count(self.data.sign != 0)
+        done, seen, total = start, 0, int(tokens.sum()) * self.config.epochs
         with self._metrics_file(start) as spool:
             try:
-                for step, _epoch, rows in optimizer_steps(self.config, len(self.data.rows), start):
+                for step, rows in enumerate(optimizer_steps(self.config, len(self.data.rows))):
+                    seen += int(tokens[rows].sum())
+                    if step < start:
+                        continue
                     self.last_metrics = self.step(step, rows)
                     done = step + 1
                     spool.write(json.dumps({"step": done, **self.last_metrics}) + "\n")
                     spool.flush()
                     curves = {f"train/{name}": value for name, value in self.last_metrics.items()}
                     self.progress.log(done, curves)
-                    self.progress.advance(done, self.total, "steps")
+                    self.progress.advance(seen, total, "tokens")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
                         save_state(self.work, done, self.model, self.optimizer, self.schedule)
             except Interrupted:

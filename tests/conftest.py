@@ -3,6 +3,9 @@
 import os
 from collections.abc import Iterator
 
+# before torch starts its threads: ones that spin while they wait make a busy machine ten times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 
 from tests.seaweedfs import SeaweedFS

@@ -77,7 +77,7 @@ def train(
     if init is not None:
         run.model.model.load_state_dict(load_file(init), strict=False)
     losses: list[float] = []
-    for step, _epoch, rows in optimizer_steps(config, len(oracle.rows)):
+    for step, rows in enumerate(optimizer_steps(config, len(oracle.rows))):
         run.step(step, rows)
         losses += [value * 3 for value in run.micro_losses]
     return run, losses
