@@ -17,14 +17,17 @@ from forgetting_core.config import Recipe, identity
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
 from infra.launch import Launcher
+from infra.lease import Leases
 from infra.lineage import Lineage, Produced
 from infra.provenance import provenance
 from infra.settings import Settings
 from infra.sources import Sources
 from infra.store import open_store
+from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
+from tasks.records import numbers
 from tasks.spec import StepCall, StepResult, StepSpec
-from tasks.step import as_task, numbers
+from tasks.step import RegeneratedError, as_task
 
 EXPERIMENT = "forgetting"
 MAX_WAITING_STEPS = 64
@@ -80,10 +83,8 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
     context = open_context(loaded, settings)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
-    walker = PrefectWalker(context, settings)
     try:
-        walk(loaded, walker)
-        outcome = _collect(walker, context)
+        outcome = _walk(loaded, context, settings)
     except BaseException:
         context.lineage.finish("FAILED")
         raise
@@ -98,6 +99,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
     return RunContext(
         store=open_store(settings.store_url),
+        leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
         lineage=Lineage.start(
             settings.tracking_uri,
             experiment=EXPERIMENT,
@@ -135,6 +137,19 @@ class PrefectWalker(RecipeSources):
 
     def _task(self, spec: StepSpec) -> Any:
         return self._tasks.setdefault(spec.name, as_task(spec))
+
+
+def _walk(recipe: Recipe, context: RunContext, settings: Settings) -> Outcome:
+    """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
+    while True:
+        walker = PrefectWalker(context, settings)
+        walk(recipe, walker)
+        try:
+            return _collect(walker, context)
+        except StepFailedError as error:
+            if not isinstance(error.__cause__, RegeneratedError):
+                raise
+            logger.warning("%s; the steps below it are looked up again", error.__cause__)
 
 
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
