@@ -7,6 +7,7 @@ nothing of it is shown, stored or fingerprinted.
 import fcntl
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ class RunContext:
     """Commit of each step so far: what the run record names."""
     calls: dict[str, Any] = field(default_factory=dict)
     """(call, inputs) of each step by label: how to compute it again when its artifact turns out to be gone."""
+    restoring: dict[str, threading.Lock] = field(default_factory=dict)
+    """By label; held while a step is computed again."""
 
     @property
     def staged_dir(self) -> Path:

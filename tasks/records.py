@@ -9,6 +9,7 @@ from tasks.spec import StepCall, StepResult
 
 
 def result_of(call: StepCall, commit: Commit, state: str, run_id: str | None) -> StepResult:
+    """What the flow hands on; `run_id` is the MLflow run that produced it."""
     spec = call.spec
     parts = {
         name: Ref(commit.output_uri(name), output.digest, spec.part_kinds.get(name, "data"), produced_by=run_id)
@@ -20,10 +21,12 @@ def result_of(call: StepCall, commit: Commit, state: str, run_id: str | None) ->
 
 
 def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
+    """A step's inputs for the lineage."""
     return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
 
 
 def outputs_of(result: StepResult) -> list[Produced]:
+    """A step's outputs for the lineage: its parts, or else the whole."""
     named = result.parts or {"checkpoint" if result.ref.kind == "model" else result.label: result.ref}
     return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in named.items()]
 

@@ -1,8 +1,8 @@
 """The only wrapper: a step of the DAG as a Prefect task.
 
 Look up the commit; or else take the step's lease, or wait for whoever has it and adopt what comes out; compute in
-a process of its own, publish the artifact, commit. The commit is the one truth about caching: Prefect's result cache
-is off for these tasks, and a hit is the state `Completed`, named `Cached`, so that Prefect shows it as usual.
+a process of its own, publish the artifact, commit. The commit is the one truth about caching: Prefect's result
+cache is off for these tasks, and a hit is the state `Completed`, named `Cached`, so that Prefect shows it as usual.
 
 Where a commit's artifact is gone, the step is `evicted`: the commit still says which content came out, which is all
 that a cached step below needs, so nothing is computed yet. A step that really runs and cannot stage such an input
@@ -13,6 +13,7 @@ all that is done is a hit.
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -251,11 +252,10 @@ def _stage_all(
             continue
         try:
             staged[name] = _stage(context, ref)
-        except ArtifactMissingError as error:
+        except ArtifactMissingError:
             if not isinstance(value, tuple):
                 raise
-            logger.warning("%s: evicted, and %s needs it: %s", value[0].label, call.label, error)
-            ref = _ref((_restore(context, value[0]), value[1]))
+            ref = _restore(context, value[0], call).output(value[1])
             assert ref is not None  # the content is the same
             staged[name] = _stage(context, ref)
         refs[name] = ref
@@ -266,11 +266,15 @@ def _stage(context: RunContext, ref: Ref) -> tuple[Path, ...]:
     return ref.local or (context.store.stage(ref.uri, ref.digest, context.staged_dir, context.digests),)
 
 
-def _restore(context: RunContext, gone: StepResult) -> StepResult:
-    """A step of this run whose artifact is gone, computed again by the thread of the step that needs it."""
+def _restore(context: RunContext, gone: StepResult, needed_by: StepCall) -> StepResult:
+    """A step of this run whose artifact is gone, computed again by the thread of the first step that needs it."""
     call, inputs = context.calls[gone.label]
-    with _failure_shown(context, call):
-        made = _produce(context, call, inputs, instead_of=gone.ref.uri)
+    with context.restoring.setdefault(gone.label, threading.Lock()):
+        made: StepResult = context.used[gone.label]
+        if made.ref.uri == gone.ref.uri:
+            logger.warning("%s: evicted, and %s needs it: computing it again", gone.label, needed_by.label)
+            with _failure_shown(context, call):
+                made = _produce(context, call, inputs, instead_of=gone.ref.uri)
     if made.ref.digest != gone.ref.digest:
         raise RegeneratedError(
             f"{gone.label} was evicted, and computing it again gave other bytes: content digest {gone.ref.digest}"
