@@ -32,9 +32,12 @@ FAILURES = (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
 
 
 class S3Objects:
-    """`Objects` below `s3://bucket/prefix`. The client is made at the first use."""
+    """`Objects` below `s3://bucket/prefix`. The client is made at the first use.
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
+    `credentials` (`key`, `secret`) stand in for those of the environment.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", **credentials: str) -> None:
         self.bucket = bucket
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._base = self.root.removeprefix("s3://") + "/"
@@ -43,6 +46,7 @@ class S3Objects:
             use_listings_cache=False,
             max_concurrency=1,  # `cat_file` would send a HEAD first, whose 404 hides a missing bucket
             config_kwargs={"read_timeout": 60},
+            **credentials,
         )
 
     def read(self, key: str) -> bytes:

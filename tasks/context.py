@@ -65,18 +65,30 @@ class RunContext:
         on this machine uses it (whose lease was taken over, say): then it is a folder of its own.
         """
         folder = self.work_dir / "steps" / f"{step}-{fingerprint[:24]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("ab") as lock:
-            yield folder if _lock(lock, folder / ".lock") else folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
+        lock = _lock(folder)
+        if lock is None:
+            yield folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
+        else:
+            with lock:
+                yield folder
 
 
-def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether nobody else has the lock; it is ours until `file` is closed."""
+def _lock(folder: Path) -> BinaryIO | None:
+    """A lock on `folder` until it is closed, or None when somebody else has it or is just deleting the folder."""
+    path = folder / ".lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("ab")
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
-    except (BlockingIOError, FileNotFoundError):  # the last one's folder was deleted when it was done
-        return False
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
 
 
 CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")

@@ -217,7 +217,7 @@ def _compute(
             },
         )
         commit = _commit(context, call, record, instead_of)
-        shutil.rmtree(attempt)
+        shutil.rmtree(attempt, ignore_errors=True)
     return commit
 
 
