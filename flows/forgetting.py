@@ -19,6 +19,7 @@ from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
 from infra.lineage import Lineage, Produced
+from infra.objects import StoreError
 from infra.provenance import provenance
 from infra.settings import Settings
 from infra.sources import Sources
@@ -87,10 +88,13 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
         outcome = _walk(loaded, context, settings)
     except BaseException:
         context.lineage.finish("FAILED")
+        try:
+            context.store.record_run(context.flow_run_id, _run_record(loaded, context))
+        except StoreError as error:
+            logger.warning("what the failed run has done is not recorded: %s", error)
         raise
     finally:
         CURRENT.reset(token)
-        context.store.record_run(context.flow_run_id, _run_record(loaded, context))
     _record(loaded, context, outcome)
     return outcome
 
@@ -186,6 +190,7 @@ def _run_record(recipe: Recipe, context: RunContext) -> dict[str, Any]:
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
+    context.store.record_run(context.flow_run_id, _run_record(recipe, context))
     context.store.write_head(recipe.name, _run_record(recipe, context))
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
