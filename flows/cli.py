@@ -92,11 +92,12 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 def main() -> None:
     """The console script: errors that a user can mend are one message and exit status 2."""
     from infra.objects import StoreError
+    from infra.settings import SettingError
     from infra.sources import SourceError
 
     try:
         app()
-    except (InputError, SourceError) as error:
+    except (InputError, SourceError, SettingError) as error:
         _fail(error, 2)
     except StoreError as error:
         _fail(error, 1)

@@ -111,7 +111,9 @@ def walk(recipe: Recipe, to: Walker) -> None:
         labelled = not isinstance(objective, SftConfig)
         bounded = isinstance(objective, ForgetConfig) and objective.negative == "npo"
         checkpoints[name] = to.step(
-            StepCall(_label("forget", name), FORGET, _training_config(recipe, objective)),
+            StepCall(
+                _label("forget", name), FORGET, _training_config(recipe, objective), delivered=name == "forget"
+            ),
             {
                 "base": base,
                 "data": train,
@@ -128,7 +130,7 @@ def walk(recipe: Recipe, to: Walker) -> None:
         for name in (*recipe.baselines, "forget")
     }
     to.step(
-        StepCall("report", REPORT, {"recipe": recipe}),
+        StepCall("report", REPORT, {"recipe": recipe}, delivered=True),
         {
             "data": train,
             "tokenizer": tokenizer,

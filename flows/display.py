@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+STATE_STYLES = {"ran": "green", "cached": "cyan", "evicted": "magenta", "failed": "bold red"}
 
 
 class RateColumn(ProgressColumn):
@@ -71,7 +72,9 @@ class BarDisplay:
             )
         elif kind == "note":
             self._progress.console.print(f"[bold]{escape(step)}[/]: {escape(message['message'])}")
-        elif kind in ("ran", "cached", "failed"):
+        elif kind == "wait":
+            self._progress.console.print(f"[bold]{escape(step)}[/]: {escape(_waiting(message))}")
+        elif kind in STATE_STYLES:
             if step in self._tasks:
                 self._progress.remove_task(self._tasks.pop(step))
             self._progress.console.print(_state_line(step, message))
@@ -101,7 +104,9 @@ class LineDisplay:
             self._print(f"{step}: {message['done']:,} of {message['total']:,} {message['unit']}")
         elif kind == "note":
             self._print(f"{step}: {message['message']}")
-        elif kind in ("ran", "cached", "failed"):
+        elif kind == "wait":
+            self._print(f"{step}: {_waiting(message)}")
+        elif kind in STATE_STYLES:
             self._console.print(_state_line(step, message), soft_wrap=True)
 
     def _print(self, line: str) -> None:
@@ -115,9 +120,12 @@ def open_display(console: Console) -> BarDisplay | LineDisplay:
 
 def _state_line(step: str, message: Mapping[str, Any]) -> str:
     state = message["kind"]
-    style = {"ran": "green", "cached": "cyan", "failed": "bold red"}[state]
     seconds = f" in {message['result'].seconds:.1f} s" if state == "ran" else ""
-    return f"{escape(step)}: [{style}]{state}[/]{seconds}"
+    return f"{escape(step)}: [{STATE_STYLES[state]}]{state}[/]{seconds}"
+
+
+def _waiting(message: Mapping[str, Any]) -> str:
+    return f"waiting for the same step at {message['holder']}"
 
 
 def steps_table(steps: Mapping[str, Any], store: str) -> Table:
@@ -129,10 +137,11 @@ def steps_table(steps: Mapping[str, Any], store: str) -> Table:
     for label, result in steps.items():
         tokens = result.summary.get("tokens")
         shown = f"{tokens:,}" if isinstance(tokens, int) else ""
-        style = "cyan" if result.state == "cached" else "green"
         time_shown = f"{result.seconds:.1f} s" if result.state == "ran" else "–"
         artifact = escape(result.ref.uri.removeprefix(f"{store}/"))
-        table.add_row(escape(label), Text(result.state, style=style), time_shown, shown, artifact)
+        table.add_row(
+            escape(label), Text(result.state, style=STATE_STYLES[result.state]), time_shown, shown, artifact
+        )
     return table
 
 

@@ -1,6 +1,7 @@
 """`forgetting doctor`: the probes of `infra.doctor`, and the device."""
 
-from infra.doctor import Finding, check, probe_mlflow, probe_prefect, probe_store
+from infra.doctor import Finding, check, probe_mlflow, probe_prefect
+from infra.doctor_store import probe_clock, probe_credentials, probe_store
 from infra.settings import Settings
 
 
@@ -8,6 +9,8 @@ def examine(settings: Settings) -> list[Finding]:
     """All checks, in the order in which a run would need them."""
     return [
         check("store", lambda: probe_store(settings)),
+        check("store credentials", lambda: probe_credentials(settings)),
+        check("store clock", lambda: probe_clock(settings)),
         check("mlflow", lambda: probe_mlflow(settings)),
         check("prefect", probe_prefect),
         check("device", probe_device),

@@ -17,14 +17,18 @@ from forgetting_core.config import Recipe, identity
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
 from infra.launch import Launcher
+from infra.lease import Leases
 from infra.lineage import Lineage, Produced
+from infra.objects import StoreError
 from infra.provenance import provenance
 from infra.settings import Settings
 from infra.sources import Sources
 from infra.store import open_store
+from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
+from tasks.records import numbers
 from tasks.spec import StepCall, StepResult, StepSpec
-from tasks.step import as_task, numbers
+from tasks.step import RegeneratedError, as_task
 
 EXPERIMENT = "forgetting"
 MAX_WAITING_STEPS = 64
@@ -80,16 +84,17 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
     context = open_context(loaded, settings)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
-    walker = PrefectWalker(context, settings)
     try:
-        walk(loaded, walker)
-        outcome = _collect(walker, context)
+        outcome = _walk(loaded, context, settings)
     except BaseException:
         context.lineage.finish("FAILED")
+        try:
+            context.store.record_run(context.flow_run_id, _run_record(loaded, context))
+        except StoreError as error:
+            logger.warning("what the failed run has done is not recorded: %s", error)
         raise
     finally:
         CURRENT.reset(token)
-        context.store.record_run(context.flow_run_id, _run_record(loaded, context))
     _record(loaded, context, outcome)
     return outcome
 
@@ -98,6 +103,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
     return RunContext(
         store=open_store(settings.store_url),
+        leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
         lineage=Lineage.start(
             settings.tracking_uri,
             experiment=EXPERIMENT,
@@ -137,6 +143,19 @@ class PrefectWalker(RecipeSources):
         return self._tasks.setdefault(spec.name, as_task(spec))
 
 
+def _walk(recipe: Recipe, context: RunContext, settings: Settings) -> Outcome:
+    """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
+    while True:
+        walker = PrefectWalker(context, settings)
+        walk(recipe, walker)
+        try:
+            return _collect(walker, context)
+        except StepFailedError as error:
+            if not isinstance(error.__cause__, RegeneratedError):
+                raise
+            logger.warning("%s; the steps below it are looked up again", error.__cause__)
+
+
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
     for future in walker.futures.values():
@@ -171,6 +190,7 @@ def _run_record(recipe: Recipe, context: RunContext) -> dict[str, Any]:
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
+    context.store.record_run(context.flow_run_id, _run_record(recipe, context))
     context.store.write_head(recipe.name, _run_record(recipe, context))
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]

@@ -9,10 +9,12 @@ from flows.recipes import find_recipe
 from flows.sources import RecipeSources
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
+from infra.lease import Leases
 from infra.plan import Assessment, assess
 from infra.settings import Settings
 from infra.sources import Ref, Sources, Unresolved
 from infra.store import Store, open_store
+from infra.urls import open_objects
 from tasks.spec import StepCall
 
 
@@ -40,18 +42,20 @@ def plan(recipe: str, overrides: Sequence[str] = (), store: str | None = None) -
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     opened = open_store(settings.store_url)
     sources = Sources(DigestCache(settings.digest_cache, read_only=True), settings.work_dir / "raw", fetch=False)
-    walker = PlanWalker(sources, opened, opened.read_head(loaded.name) or {})
+    leases = Leases(open_objects(settings.store_url), settings.lease_ttl)
+    walker = PlanWalker(sources, opened, leases, opened.read_head(loaded.name) or {})
     walk(loaded, walker)
     return walker.steps
 
 
 class PlanWalker(RecipeSources):
-    """Assesses every step; what a step that is not cached would produce is unknown to those below it."""
+    """Assesses every step; what a step without a commit would produce is unknown to those below it."""
 
-    def __init__(self, sources: Sources, store: Store, head: Mapping[str, Any]) -> None:
+    def __init__(self, sources: Sources, store: Store, leases: Leases, head: Mapping[str, Any]) -> None:
         super().__init__(sources)
         self.steps: list[PlannedStep] = []
         self._store = store
+        self._leases = leases
         self._last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
@@ -66,6 +70,7 @@ class PlanWalker(RecipeSources):
                     unknown[name] = reason
         assessment = assess(
             self._store,
+            self._leases,
             step=call.spec.name,
             version=call.spec.version,
             config=call.identity,
@@ -85,7 +90,7 @@ class PlanWalker(RecipeSources):
             return value.digest
         planned: PlannedStep = value.handle
         commit = planned.assessment.commit
-        if commit is None or planned.assessment.state != "cached":
+        if commit is None:
             return Unresolved(f"{planned.label} runs first")
         if value.part is None:
             return commit.digest

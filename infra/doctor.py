@@ -1,13 +1,10 @@
 """Probing the surroundings for real: each check does what a run would do, and says what to do about a fault."""
 
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.objects import StoreError
 from infra.settings import Settings
-from infra.urls import open_objects
 
 
 @dataclass(frozen=True)
@@ -29,23 +26,6 @@ def check(name: str, probe: Callable[[], str]) -> Finding:
         return Finding(name, True, probe())
     except Exception as error:
         return Finding(name, False, f"{type(error).__name__}: {error}")
-
-
-def probe_store(settings: Settings) -> str:
-    """Write, read back, and prove that a second conditional create of the same key is refused."""
-    objects = open_objects(settings.store_url)
-    key = f"v1/doctor/{uuid.uuid4()}"
-    first = uuid.uuid4().bytes
-    if not objects.create(key, first):
-        raise StoreError("a conditional create of a new key was refused")
-    if objects.read(key) != first:
-        raise StoreError("what was written cannot be read back; the store is not consistent")
-    if objects.create(key, uuid.uuid4().bytes) or objects.read(key) != first:
-        raise StoreError(
-            "the store ignores conditional writes (If-None-Match): two runs could overwrite each other's"
-            " commits; use one that honours them (AWS S3, MinIO, SeaweedFS, Ceph)"
-        )
-    return f"{objects.root}: writes, reads back, and refuses a second conditional create"
 
 
 def probe_mlflow(settings: Settings) -> str:

@@ -1,15 +1,18 @@
 """Objects in a local or shared folder.
 
 The conditional create is a temporary file, fsync and `os.link`: a link either makes the name or fails because it
-exists, also between machines (fsspec's local exclusive create checks first and writes afterwards).
+exists, also between machines (fsspec's local exclusive create checks first and writes afterwards). What compares
+before it writes does so under one `flock` for the whole folder: swaps are rare and short.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key
@@ -18,7 +21,10 @@ CHUNK_BYTES = 4 * 2**20
 
 
 class FolderObjects:
-    """`Objects` in the folder `root`, which appears with the first write. Unfinished writes lie in `.tmp/`."""
+    """`Objects` in the folder `root`, which appears with the first write.
+
+    Unfinished writes lie in `.tmp/`; `.lock` is what swaps lock.
+    """
 
     def __init__(self, root: Path) -> None:
         self.folder = root.expanduser().absolute()
@@ -33,6 +39,11 @@ class FolderObjects:
         path = self.path(key)
         with _explained(path, "read"):
             return path.read_bytes()
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """As `Objects.read_version`; the version is the SHA-256 of the bytes."""
+        data = self.read(key)
+        return data, hashlib.sha256(data).hexdigest()
 
     def create(self, key: str, data: bytes) -> bool:
         """As `Objects.create`."""
@@ -51,6 +62,25 @@ class FolderObjects:
         with _explained(path, "write"), self._temporary(path, data) as temporary:
             temporary.replace(path)
             _sync_folder(path.parent)
+
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """As `Objects.swap`."""
+        path = self.path(key)
+        with _explained(path, "write"), self._locked():
+            try:
+                _, current = self.read_version(key)
+            except NotFoundError:
+                return False
+            if current != version:
+                return False
+            self.overwrite(key, data)
+        return True
+
+    def delete(self, key: str) -> None:
+        """As `Objects.delete`."""
+        path = self.path(key)
+        with _explained(path, "delete"), self._locked():
+            path.unlink(missing_ok=True)
 
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
@@ -84,7 +114,15 @@ class FolderObjects:
         except FileNotFoundError:  # deleted since it was listed
             return None
         key = path.relative_to(self.folder).as_posix()
-        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}")
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}", modified)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, also by the death of this process
+            yield
 
     @contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -37,6 +38,8 @@ class Stored:
     bytes: int
     etag: str
     """Changes when the object changes."""
+    modified: datetime
+    """By the clock of whoever keeps it."""
 
 
 class Objects(Protocol):
@@ -51,6 +54,9 @@ class Objects(Protocol):
     def read(self, key: str) -> bytes:
         """The bytes of a small object."""
 
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """The bytes of a small object and their version, for `swap`."""
+
     def create(self, key: str, data: bytes) -> bool:
         """Write unless there is an object already, atomically; whether `key` now holds `data`.
 
@@ -60,6 +66,16 @@ class Objects(Protocol):
 
     def overwrite(self, key: str, data: bytes) -> None:
         """Write, replacing what is there; a reader sees the old bytes or the new ones."""
+
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """Replace the bytes that have this version, atomically; whether `key` now holds `data`.
+
+        False when the object has changed or is gone. As with `create`, `data` must be unique to its writer; bytes
+        that were there before may have the version that they had then.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if it is there."""
 
     def find(self, prefix: str) -> Iterator[Stored]:
         """The object `prefix` itself, or else those below the folder `prefix`; sorted by key."""

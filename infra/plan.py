@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from infra.commits import Commit
 from infra.fingerprint import fingerprint, step_payload
+from infra.lease import Leases
 from infra.store import Store
 
 State = Literal["cached", "run", "maybe", "running", "evicted"]
@@ -34,13 +35,14 @@ class Assessment:
     """None while an input is not known yet."""
     reasons: list[Reason] = field(default_factory=list)
     commit: Commit | None = None
-    """The commit that a cached step would use."""
+    """The commit that there is, whether or not its artifact still is."""
     last_seconds: float | None = None
     """What the nearest earlier commit took."""
 
 
 def assess(
     store: Store,
+    leases: Leases,
     *,
     step: str,
     version: int,
@@ -53,22 +55,30 @@ def assess(
 
     `inputs` are content digests by name, `unknown` the inputs that are not known yet, with the cause; `last` is the
     fingerprint that the recipe's last completed run used. A step with unknown inputs is `maybe` when some commit
-    agrees in everything else (its inputs may come out the same), or else `run`.
+    agrees in everything else (its inputs may come out the same), or else `run`. A step whose artifact is gone is
+    `evicted`: it runs only if a step that needs it does. One that someone is working on is `running`.
     """
     if not unknown:
         payload = step_payload(step, version, config, inputs)
         commit = store.lookup(step, fingerprint(payload))
+        if commit is not None and store.exists(commit.uri):
+            return Assessment("cached", commit.fingerprint, [], commit, _seconds(commit))
+        working = leases.holder(step, fingerprint(payload)) is not None
         if commit is not None:
-            state: State = "cached" if store.exists(commit.uri) else "evicted"
-            reasons = [] if state == "cached" else [Reason("missing", "artifact", commit.uri, None)]
-            return Assessment(state, commit.fingerprint, reasons, commit, _seconds(commit))
+            gone = Reason("missing", "artifact", commit.uri, None)
+            state: State = "running" if working else "evicted"
+            return Assessment(state, commit.fingerprint, [gone], commit, _seconds(commit))
     candidates = list(store.commits(step))
     payload = step_payload(step, version, config, inputs)
     nearest = _nearest(candidates, payload, unknown, last)
     reasons = _reasons(nearest.payload if nearest else None, payload, unknown)
-    possible = bool(unknown) and any(not _known_differences(c.payload, payload, unknown) for c in candidates)
+    if unknown:
+        possible = any(not _known_differences(c.payload, payload, unknown) for c in candidates)
+        state = "maybe" if possible else "run"
+    else:
+        state = "running" if working else "run"
     return Assessment(
-        "maybe" if possible else "run",
+        state,
         None if unknown else fingerprint(payload),
         reasons,
         None,

@@ -58,6 +58,11 @@ def is_refused_condition(error: BaseException) -> bool:
     return error_code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether the server refused the credentials."""
+    return error_code(error) in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403")
+
+
 def explain(error: BaseException, doing: str, url: str) -> StoreError:
     """The error to raise instead: `cannot read s3://…: why; what to do`."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):

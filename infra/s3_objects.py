@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from fsspec.asyn import sync
 from s3fs.core import S3_RETRYABLE_ERRORS
 
 from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key, in_order
@@ -31,9 +32,12 @@ FAILURES = (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
 
 
 class S3Objects:
-    """`Objects` below `s3://bucket/prefix`. The client is made at the first use."""
+    """`Objects` below `s3://bucket/prefix`. The client is made at the first use.
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
+    `credentials` (`key`, `secret`) stand in for those of the environment.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", **credentials: str) -> None:
         self.bucket = bucket
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._base = self.root.removeprefix("s3://") + "/"
@@ -42,12 +46,20 @@ class S3Objects:
             use_listings_cache=False,
             max_concurrency=1,  # `cat_file` would send a HEAD first, whose 404 hides a missing bucket
             config_kwargs={"read_timeout": 60},
+            **credentials,
         )
 
     def read(self, key: str) -> bytes:
         """As `Objects.read`."""
         with self._explained(key, "read"):
             return bytes(self._s3.cat_file(self._path(key)))
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """As `Objects.read_version`; the version is the ETag."""
+        with self._explained(key, "read"):
+            answer = self._s3.call_s3("get_object", **self._where(key))
+            with closing(answer["Body"]) as body:
+                return bytes(sync(self._s3.loop, body.read)), str(answer["ETag"])
 
     def create(self, key: str, data: bytes) -> bool:
         """As `Objects.create`."""
@@ -73,13 +85,33 @@ class S3Objects:
         with self._explained(key, "write"):
             self._s3.pipe_file(self._path(key), data)
 
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """As `Objects.swap`."""
+        with self._explained(key, "write"):
+            try:
+                self._s3.call_s3("put_object", **self._where(key), Body=data, IfMatch=version)
+                return True
+            except OSError as error:
+                if not (is_refused_condition(error) or is_missing_key(error)):
+                    raise
+        try:
+            return self.read(key) == data  # the response to the first of two attempts may have been lost
+        except NotFoundError:
+            return False
+
+    def delete(self, key: str) -> None:
+        """As `Objects.delete`."""
+        with self._explained(key, "delete"):
+            self._s3.call_s3("delete_object", **self._where(key))
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
         with self._explained(prefix, "list"):
             found = self._s3.find(self._path(prefix), detail=True)
         for path, info in sorted(found.items()):
             if info["type"] == "file" and not path.endswith("/"):  # a browser's placeholder for an empty folder
-                yield Stored(path.removeprefix(self._base), int(info["size"]), str(info["ETag"]).strip('"'))
+                etag = str(info["ETag"]).strip('"')
+                yield Stored(path.removeprefix(self._base), int(info["size"]), etag, info["LastModified"])
 
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
         """As `Objects.upload`."""
@@ -120,7 +152,7 @@ class S3Objects:
         return digest.hexdigest()
 
     def _upload_parts(self, key: str, chunks: Iterator[bytes], advance: Advance) -> None:
-        where = dict(zip(("Bucket", "Key"), self._path(key).split("/", 1), strict=True))
+        where = self._where(key)
         upload = {**where, "UploadId": self._s3.call_s3("create_multipart_upload", **where)["UploadId"]}
 
         def send(numbered: tuple[int, bytes]) -> tuple[int, dict[str, Any]]:
@@ -151,6 +183,9 @@ class S3Objects:
 
     def _path(self, key: str) -> str:
         return self._base + check_key(key)
+
+    def _where(self, key: str) -> dict[str, str]:
+        return dict(zip(("Bucket", "Key"), self._path(key).split("/", 1), strict=True))
 
     @contextmanager
     def _explained(self, key: str, doing: str) -> Iterator[None]:

@@ -3,12 +3,19 @@
 Everything comes from the environment, so that a laptop, a worker and a scheduled run differ in nothing else.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 STATE_DIR_VARIABLE = "FORGETTING_STATE_DIR"
 STORE_VARIABLE = "FORGETTING_STORE"
+LEASE_TTL_VARIABLE = "FORGETTING_LEASE_TTL"
+LEASE_TTL_SECONDS = 60.0
+
+
+class SettingError(ValueError):
+    """An environment variable has a value that makes no sense; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +27,22 @@ class Settings:
     """A folder or `s3://bucket/prefix`."""
     tracking_uri: str
     work_dir: Path
+    lease_ttl: float
+    """Seconds after which the work of a run that shows no sign of life is taken over; 0: no leases."""
 
     @classmethod
     def from_environment(cls, *, store: str | None = None, work_dir: str | None = None) -> "Settings":
-        """Settings of this process; the arguments win over the environment, the environment over the defaults."""
+        """Settings of this process; the arguments win over the environment, the environment over the defaults.
+
+        Raises `SettingError`.
+        """
         state_dir = Path(os.environ.get(STATE_DIR_VARIABLE, ".forgetting")).resolve()
         return cls(
             state_dir=state_dir,
             store_url=store or os.environ.get(STORE_VARIABLE) or str(state_dir / "store"),
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
             work_dir=Path(work_dir).resolve() if work_dir else state_dir / "work",
+            lease_ttl=_lease_ttl(),
         )
 
     @property
@@ -53,3 +66,14 @@ class Settings:
         for name, value in defaults.items():
             os.environ.setdefault(name, value)
         self.state_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _lease_ttl() -> float:
+    text = os.environ.get(LEASE_TTL_VARIABLE) or str(LEASE_TTL_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SettingError(f"{LEASE_TTL_VARIABLE} is {text!r}; expected seconds such as 60, or 0 for no leases")
+    return seconds

@@ -3,11 +3,12 @@
 ```
 v1/data/{step}/{attempt-uuid}/…           files, then manifest.json
 v1/commits/{step}/{fingerprint}.json      the marker that the step is done; the first writer wins
+v1/history/{step}/{fingerprint}/{uuid}.json  a commit that was replaced, by its artifact's uuid
 v1/runs/{flow-run}.json                   which commits a flow run used
 v1/heads/{recipe}.json                    advisory: what the recipe's last completed run used
 ```
 
-Objects are immutable and nothing is visible before its commit. "Not found" is the only miss: whatever else goes
+Artifacts are immutable and nothing is visible before its commit. "Not found" is the only miss: whatever else goes
 wrong is a `StoreError`, or a broken store would look like an empty one and everything would run again.
 """
 
@@ -121,6 +122,28 @@ class Store:
         if winner is None:
             raise StoreError(f"{self.root}/{key} was deleted while it was being committed; run again")
         return winner.model_copy(update={"adopted": True})
+
+    def replace(self, old: Commit, record: Commit) -> Commit:
+        """Make `record` the commit in place of `old`, which goes to the history: after a refresh or an eviction.
+
+        There is a commit at every moment. When someone else replaced `old` first, theirs stays and is returned,
+        `adopted`. Raises as `commit` does.
+        """
+        self._manifest(record.artifact)
+        key = _commit_key(record.step, record.fingerprint)
+        record = record.model_copy(update={"root": self.root, "adopted": False})
+        try:
+            data, version = self._objects.read_version(key)
+        except NotFoundError:  # deleted meanwhile
+            return self.commit(record)
+        current = decode(data, self.root, key)
+        if current.artifact == old.artifact:
+            attempt = old.artifact.rsplit("/", 1)[1]
+            self._objects.create(f"v1/history/{_name(old.step)}/{old.fingerprint}/{attempt}.json", data)
+            if self._objects.swap(key, encode(record), version):
+                return record
+            return self.commit(record)  # finds the winner, or a key that is free again
+        return current.model_copy(update={"adopted": True})
 
     def lookup(self, step: str, fingerprint: str) -> Commit | None:
         """The commit of `step` with this fingerprint; None only if there is none. Raises `StoreError`."""

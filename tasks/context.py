@@ -4,17 +4,22 @@ A context variable carries it into the threads in which Prefect runs tasks; noth
 nothing of it is shown, stored or fingerprinted.
 """
 
+import fcntl
 import logging
 import os
-from collections.abc import Callable
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forgetting_core.config import ExecutionConfig
 from infra.digests import DigestCache
 from infra.launch import Launcher
+from infra.lease import Leases
 from infra.lineage import Lineage
 from infra.store import Store
 
@@ -31,6 +36,7 @@ class RunContext:
     """One flow run's surroundings."""
 
     store: Store
+    leases: Leases
     lineage: Lineage
     launcher: Launcher
     digests: DigestCache
@@ -41,19 +47,48 @@ class RunContext:
     provenance: dict[str, Any] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
     """Commit of each step so far: what the run record names."""
+    calls: dict[str, Any] = field(default_factory=dict)
+    """(call, inputs) of each step by label: how to compute it again when its artifact turns out to be gone."""
+    restoring: dict[str, threading.Lock] = field(default_factory=dict)
+    """By label; held while a step is computed again."""
 
     @property
     def staged_dir(self) -> Path:
         """Where artifacts of a remote store are copied to."""
         return self.work_dir / "staged"
 
-    def attempt_dir(self, step: str, fingerprint: str) -> Path:
-        """Scratch of one step: the same at every attempt, so that an interrupted training is found again."""
-        return self.work_dir / "steps" / f"{step}-{fingerprint[:24]}"
+    @contextmanager
+    def attempt_dir(self, step: str, fingerprint: str) -> Iterator[Path]:
+        """Scratch of one step, for one attempt at a time.
 
-    def output_dir(self, step: str, fingerprint: str) -> Path:
-        """Where an attempt writes its artifact before it is published; never shared between processes."""
-        return self.work_dir / "output" / f"{step}-{fingerprint[:24]}-{os.getpid()}"
+        It is the same at every attempt, so that an interrupted training is found again, except while somebody else
+        on this machine uses it (whose lease was taken over, say): then it is a folder of its own.
+        """
+        folder = self.work_dir / "steps" / f"{step}-{fingerprint[:24]}"
+        lock = _lock(folder)
+        if lock is None:
+            yield folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
+        else:
+            with lock:
+                yield folder
+
+
+def _lock(folder: Path) -> BinaryIO | None:
+    """A lock on `folder` until it is closed, or None when somebody else has it or is just deleting the folder."""
+    path = folder / ".lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("ab")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
 
 
 CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")

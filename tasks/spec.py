@@ -38,6 +38,8 @@ class StepCall:
     label: str
     spec: StepSpec
     config: Mapping[str, Config] = field(default_factory=dict)
+    delivered: bool = False
+    """Whether a run leaves the artifact in the store even when no other step needs it."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class StepResult:
     step: str
     """Name of the step's kind, which its commit is filed under."""
     state: str
-    """`cached` or `ran`"""
+    """`cached`, `ran`, or `evicted`: cached, but its artifact is gone and nothing has needed it yet."""
     fingerprint: str
     ref: Ref
     parts: dict[str, Ref]

@@ -1,12 +1,21 @@
 """The only wrapper: a step of the DAG as a Prefect task.
 
-Look up the commit; or else compute in a process of its own, publish the artifact, commit. The commit is the one
-truth about caching: Prefect's result cache is off for these tasks, and a hit is the state `Completed`, named
-`Cached`, so that Prefect shows it as usual.
+Look up the commit; or else take the step's lease, or wait for whoever has it and adopt what comes out; compute in
+a process of its own, publish the artifact, commit. The commit is the one truth about caching: Prefect's result
+cache is off for these tasks, and a hit is the state `Completed`, named `Cached`, so that Prefect shows it as usual.
+
+Where a commit's artifact is gone, the step is `evicted`: the commit still says which content came out, which is all
+that a cached step below needs, so nothing is computed yet. A step that really runs and cannot stage such an input
+has it computed again first, there and then (`_restore`), and the commit replaced. Should other bytes come out than
+before, steps were looked up by content that no longer exists: `RegeneratedError` has the flow walk again, in which
+all that is done is a hit.
 """
 
 import logging
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +23,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.states import Completed
 
 from forgetting_core.errors import Interrupted
@@ -21,117 +32,178 @@ from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
 from infra.launch import StoppedError
-from infra.lineage import Produced
 from infra.manifest import Artifact
-from infra.objects import StoreError
 from infra.sources import Ref
+from infra.staging import ArtifactMissingError
 from tasks.child import Job, run_job
 from tasks.context import CURRENT, RunContext
+from tasks.records import mirror_of, numbers, outputs_of, params_of, produced_of, result_of
 from tasks.spec import StepCall, StepResult, StepSpec
+from tasks.turn import turn
 from tasks.watch import Watch
 
 logger = logging.getLogger(__name__)
 InputValue = Ref | tuple[StepResult, str | None] | None
+Inputs = dict[str, InputValue]
+
+
+class RegeneratedError(Exception):
+    """An evicted artifact was computed again and is not the same; what was looked up by its content is void."""
 
 
 def as_task(spec: StepSpec) -> Any:
     """The Prefect task of one kind of step; submit it with a `StepCall` and its inputs."""
 
     @task(name=spec.name, cache_policy=NO_CACHE, persist_result=False, task_run_name="{call.label}")
-    def step(call: StepCall, inputs: dict[str, InputValue]) -> StepResult | State[StepResult]:
-        return run_step(call, resolve_inputs(inputs))
+    def step(call: StepCall, inputs: Inputs) -> StepResult | State[StepResult]:
+        result = run_step(call, inputs, refresh=_refresh_asked())
+        if result.state == "ran":
+            return result
+        message = f"{call.label} is in the store: {result.ref.uri}"
+        return Completed(name=result.state.capitalize(), message=message, data=result)
 
     return step
 
 
-def resolve_inputs(inputs: dict[str, InputValue]) -> dict[str, Ref]:
+def _refresh_asked() -> bool:
+    """Whether Prefect is told to ignore cached results, for this task or for all."""
+    run = TaskRunContext.get()
+    asked = run.task.refresh_cache if run else None
+    return PREFECT_TASKS_REFRESH_CACHE.value() if asked is None else asked
+
+
+def _ref(value: InputValue) -> Ref | None:
+    return value[0].output(value[1]) if isinstance(value, tuple) else value
+
+
+def _refs(inputs: Inputs) -> dict[str, Ref]:
     """The content behind each input; inputs that are absent (no validation split, no checkpoint) drop out."""
-    resolved = {
-        name: value[0].output(value[1]) if isinstance(value, tuple) else value for name, value in inputs.items()
-    }
-    return {name: ref for name, ref in resolved.items() if ref is not None}
+    return {name: ref for name, value in inputs.items() if (ref := _ref(value)) is not None}
 
 
-def run_step(call: StepCall, inputs: dict[str, Ref]) -> StepResult | State[StepResult]:
-    """One step: a hit, or the computation and its commit. Raises what the computation or the store raises."""
+def _payload(call: StepCall, refs: dict[str, Ref]) -> dict[str, Any]:
+    digests = {name: ref.digest for name, ref in refs.items()}
+    return step_payload(call.spec.name, call.spec.version, call.identity, digests)
+
+
+def run_step(call: StepCall, inputs: Inputs, *, refresh: bool = False) -> StepResult:
+    """One step: a hit, or the computation and its commit; with `refresh` the latter anyway.
+
+    Raises what the computation or the store raises, and `RegeneratedError`.
+    """
     context = CURRENT.get()
-    digests = {name: ref.digest for name, ref in inputs.items()}
-    payload = step_payload(call.spec.name, call.spec.version, call.identity, digests)
-    fingerprint = fingerprint_of(payload)
-    known = context.store.lookup(call.spec.name, fingerprint)
-    if known is not None:
-        return _hit(context, call, known, inputs)
-    run_id = context.lineage.start_step(
-        call.label, inputs=_produced(inputs), params=_params(call), fingerprint=fingerprint, mirror=_mirror(call)
-    )
+    context.calls[call.label] = (call, inputs)
+    refs = _refs(inputs)
+    fingerprint = fingerprint_of(_payload(call, refs))
+    earlier: StepResult | None = context.used.get(call.label)
+    if earlier is not None and earlier.fingerprint == fingerprint and earlier.state != "evicted":
+        return earlier
+    with _failure_shown(context, call):
+        known = context.store.lookup(call.spec.name, fingerprint)
+        if known is None or refresh:
+            return _produce(context, call, inputs, instead_of=known.uri if known else None)
+        if context.store.exists(known.uri):
+            return _hit(context, call, known, refs, "cached")
+        if call.delivered:
+            logger.warning("%s: evicted: the artifact %s is gone; computing it again", call.label, known.uri)
+            return _produce(context, call, inputs, instead_of=known.uri)
+        logger.warning("%s: evicted: the artifact %s is gone; nothing needs it yet", call.label, known.uri)
+        return _hit(context, call, known, refs, "evicted")
+
+
+@contextmanager
+def _failure_shown(context: RunContext, call: StepCall) -> Iterator[None]:
     try:
-        commit = _compute(context, call, payload, fingerprint, inputs, run_id)
+        yield
+    except RegeneratedError:
+        raise
     except BaseException:
-        context.lineage.finish_step(run_id, status="FAILED")
         context.listener(call.label, {"kind": "failed"})
         raise
-    result = _result(call, commit, "ran", run_id)
-    context.lineage.finish_step(
-        run_id, outputs=_outputs(result), metrics=numbers(commit.summary), seconds=result.seconds
-    )
-    return _used(context, call, commit, result)
 
 
-def _hit(context: RunContext, call: StepCall, commit: Commit, inputs: dict[str, Ref]) -> State[StepResult]:
-    if not context.store.exists(commit.uri):
-        raise StoreError(
-            f"{call.label}: the artifact {commit.uri} is gone, but its commit {commit.fingerprint} is still there; "
-            f"delete v1/commits/{commit.step}/{commit.fingerprint}.json to compute it again"
-        )
+def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Ref], state: str) -> StepResult:
     producer = commit.provenance.get("mlflow_run_id")
-    result = _result(call, commit, "cached", producer)
+    result = result_of(call, commit, state, producer)
     context.lineage.step(
         call.label,
-        inputs=_produced(inputs),
-        outputs=_outputs(result),
-        params=_params(call),
+        inputs=produced_of(refs),
+        outputs=outputs_of(result),
+        params=params_of(call),
         metrics=numbers(commit.summary),
         fingerprint=commit.fingerprint,
         cached=True,
         producer_run_id=producer,
     )
-    _used(context, call, commit, result)
-    return Completed(name="Cached", message=f"{call.label} is in the store: {commit.uri}", data=result)
+    return _used(context, call, result)
+
+
+def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of: str | None) -> StepResult:
+    """Compute and commit, unless somebody else does: then theirs. The artifact `instead_of` is gone or unwanted."""
+    refs = _refs(inputs)
+    step, fingerprint = call.spec.name, fingerprint_of(_payload(call, refs))
+
+    def finished() -> Commit | None:
+        commit = context.store.lookup(step, fingerprint)
+        good = commit is not None and commit.uri != instead_of and context.store.exists(commit.uri)
+        return commit if good else None
+
+    with turn(context, call.label, context.leases.candidate(step, fingerprint), finished) as commit:
+        if commit is not None:
+            return _hit(context, call, commit, refs, "cached")
+        refs, staged = _stage_all(context, call, inputs)
+        run_id = context.lineage.start_step(
+            call.label,
+            inputs=produced_of(refs),
+            params=params_of(call),
+            fingerprint=fingerprint,
+            mirror=mirror_of(call),
+        )
+        try:
+            commit = _compute(context, call, refs, staged, run_id, instead_of)
+        except BaseException:
+            context.lineage.finish_step(run_id, status="FAILED")
+            raise
+        result = result_of(call, commit, "ran", run_id)
+        context.lineage.finish_step(
+            run_id, outputs=outputs_of(result), metrics=numbers(commit.summary), seconds=result.seconds
+        )
+        return _used(context, call, result)
 
 
 def _compute(
     context: RunContext,
     call: StepCall,
-    payload: dict[str, Any],
-    fingerprint: str,
-    inputs: dict[str, Ref],
+    refs: dict[str, Ref],
+    staged: dict[str, tuple[Path, ...]],
     run_id: str | None,
+    instead_of: str | None,
 ) -> Commit:
     """Compute in a child process, publish, commit; scratch goes away only when the commit stands."""
-    out = context.output_dir(call.spec.name, fingerprint)
-    work = context.attempt_dir(call.spec.name, fingerprint)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    job = Job(
-        compute=call.spec.compute,
-        config=dict(call.config),
-        inputs={name: _stage(context, ref) for name, ref in inputs.items()},
-        digests=dict(payload["inputs"]),
-        out=out,
-        work=work,
-        execution=context.execution,
-    )
-
-    watch = Watch(context, call.label, run_id)
-    try:
-        summary = context.launcher.run(run_job, job, watch)
-    except Interrupted:
-        # Prefect would take a BaseException for a crash and hide it
-        raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
-    watch.send_curves()
-    artifact = context.store.publish(call.spec.name, out)
-    commit = context.store.commit(
-        Commit(
+    payload = _payload(call, refs)
+    fingerprint = fingerprint_of(payload)
+    with context.attempt_dir(call.spec.name, fingerprint) as attempt:
+        out = attempt / "output"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        job = Job(
+            compute=call.spec.compute,
+            config=dict(call.config),
+            inputs=staged,
+            digests=dict(payload["inputs"]),
+            out=out,
+            work=attempt / "work",
+            execution=context.execution,
+        )
+        watch = Watch(context, call.label, run_id)
+        try:
+            summary = context.launcher.run(run_job, job, watch)
+        except Interrupted:
+            # Prefect would take a BaseException for a crash and hide it
+            raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
+        watch.send_curves()
+        artifact = context.store.publish(call.spec.name, out)
+        record = Commit(
             step=call.spec.name,
             fingerprint=fingerprint,
             payload=payload,
@@ -139,7 +211,7 @@ def _compute(
             digest=artifact.digest,
             bytes=artifact.bytes,
             outputs=_parts(call.spec, artifact),
-            inputs={name: Input(digest=ref.digest, uri=ref.uri) for name, ref in inputs.items()},
+            inputs={name: Input(digest=ref.digest, uri=ref.uri) for name, ref in refs.items()},
             summary=summary,
             provenance={
                 **context.provenance,
@@ -150,12 +222,71 @@ def _compute(
                 "mlflow_run_id": run_id,
             },
         )
-    )
+        commit = _commit(context, call, record, instead_of)
+        shutil.rmtree(attempt, ignore_errors=True)
+    return commit
+
+
+def _commit(context: RunContext, call: StepCall, record: Commit, instead_of: str | None) -> Commit:
+    """Commit `record`, in place of a commit whose artifact is gone or is the one not wanted any more."""
+    store = context.store
+    old = store.lookup(record.step, record.fingerprint)
+    if old is None or (old.uri != instead_of and store.exists(old.uri)):
+        commit = store.commit(record)
+    else:
+        commit = store.replace(old, record)
+        if commit.digest != old.digest:
+            logger.warning(
+                "%s: computed again, with other bytes: content digest %s before, %s now; the steps below run again",
+                call.label,
+                old.digest,
+                commit.digest,
+            )
     if commit.adopted:
         logger.warning("%s: another run committed this step first; its artifact is used", call.label)
-    shutil.rmtree(out)
-    shutil.rmtree(work, ignore_errors=True)
     return commit
+
+
+def _stage_all(
+    context: RunContext, call: StepCall, inputs: Inputs
+) -> tuple[dict[str, Ref], dict[str, tuple[Path, ...]]]:
+    """Where the inputs are now, and their local copies."""
+    refs, staged = {}, {}
+    for name, value in inputs.items():
+        ref = _ref(value)
+        if ref is None:
+            continue
+        try:
+            staged[name] = _stage(context, ref)
+        except ArtifactMissingError:
+            if not isinstance(value, tuple):
+                raise
+            ref = _restore(context, value[0], call).output(value[1])
+            assert ref is not None  # the content is the same
+            staged[name] = _stage(context, ref)
+        refs[name] = ref
+    return refs, staged
+
+
+def _stage(context: RunContext, ref: Ref) -> tuple[Path, ...]:
+    return ref.local or (context.store.stage(ref.uri, ref.digest, context.staged_dir, context.digests),)
+
+
+def _restore(context: RunContext, gone: StepResult, needed_by: StepCall) -> StepResult:
+    """A step of this run whose artifact is gone, computed again by the thread of the first step that needs it."""
+    call, inputs = context.calls[gone.label]
+    with context.restoring.setdefault(gone.label, threading.Lock()):
+        made: StepResult = context.used[gone.label]
+        if made.ref.uri == gone.ref.uri:
+            logger.warning("%s: evicted, and %s needs it: computing it again", gone.label, needed_by.label)
+            with _failure_shown(context, call):
+                made = _produce(context, call, inputs, instead_of=gone.ref.uri)
+    if made.ref.digest != gone.ref.digest:
+        raise RegeneratedError(
+            f"{gone.label} was evicted, and computing it again gave other bytes: content digest {gone.ref.digest}"
+            f" before, {made.ref.digest} now"
+        )
+    return made
 
 
 def _parts(spec: StepSpec, artifact: Artifact) -> dict[str, Output]:
@@ -164,64 +295,7 @@ def _parts(spec: StepSpec, artifact: Artifact) -> dict[str, Output]:
     return {name: Output(path=part.path, digest=part.digest, bytes=part.bytes) for name, part in parts.items()}
 
 
-def _stage(context: RunContext, ref: Ref) -> tuple[Path, ...]:
-    return ref.local or (context.store.stage(ref.uri, ref.digest, context.staged_dir, context.digests),)
-
-
-def _result(call: StepCall, commit: Commit, state: str, run_id: str | None) -> StepResult:
-    spec = call.spec
-    parts = {
-        name: Ref(commit.output_uri(name), output.digest, spec.part_kinds.get(name, "data"), produced_by=run_id)
-        for name, output in commit.outputs.items()
-    }
-    ref = Ref(commit.uri, commit.digest, spec.kind, produced_by=run_id)
-    seconds = float(commit.provenance["seconds"])
-    return StepResult(call.label, spec.name, state, commit.fingerprint, ref, parts, commit.summary, seconds)
-
-
-def _used(context: RunContext, call: StepCall, commit: Commit, result: StepResult) -> StepResult:
+def _used(context: RunContext, call: StepCall, result: StepResult) -> StepResult:
     context.used[call.label] = result
     context.listener(call.label, {"kind": result.state, "result": result})
     return result
-
-
-def _produced(inputs: dict[str, Ref]) -> list[Produced]:
-    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
-
-
-def _outputs(result: StepResult) -> list[Produced]:
-    named = result.parts or {"checkpoint" if result.ref.kind == "model" else result.label: result.ref}
-    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in named.items()]
-
-
-def _params(call: StepCall) -> dict[str, Any]:
-    """The step's identity config as flat MLflow params, such as `partition.rho`."""
-    flat: dict[str, Any] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                add(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            flat[prefix] = value
-
-    add("", call.identity)
-    return flat
-
-
-def _mirror(call: StepCall) -> str | None:
-    """The main fine-tune's curves keep their plain names on the pipeline run, so that a sweep overlays them."""
-    return "" if call.label == "forget" else None
-
-
-def numbers(summary: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers of a summary as flat MLflow metrics, such as `rows/train`."""
-    if isinstance(summary, dict):
-        return {
-            key: value
-            for name, item in summary.items()
-            for key, value in numbers(item, f"{prefix}/{name}" if prefix else name).items()
-        }
-    if isinstance(summary, int | float) and not isinstance(summary, bool):
-        return {prefix: float(summary)}
-    return {}

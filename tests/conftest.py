@@ -1,14 +1,16 @@
 """Servers that many tests share. Each lives as long as the test session."""
 
 import os
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 # before torch starts its threads: ones that spin while they wait make a busy machine ten times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
-from tests.seaweedfs import SeaweedFS
+from tests.seaweedfs import BUCKET, SeaweedFS
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,15 @@ def s3_environment(s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
     return s3.environment()
+
+
+@pytest.fixture
+def bucket_url(s3_environment: dict[str, str]) -> str:
+    """A store of the test's own on the S3 server."""
+    return f"s3://{BUCKET}/{uuid.uuid4()}/store"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same store twice: a folder, and S3."""
+    return str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("bucket_url")

@@ -35,16 +35,6 @@ AUX = {"aux/times.json": b"12:00", "README.md": b"read me"}
 
 
 @pytest.fixture
-def bucket_url(s3_environment: dict[str, str]) -> str:
-    return f"s3://{BUCKET}/{uuid.uuid4()}/store"
-
-
-@pytest.fixture(params=["folder", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("bucket_url")
-
-
-@pytest.fixture
 def store(url: str) -> Store:
     return open_store(url)
 

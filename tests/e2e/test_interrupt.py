@@ -22,7 +22,7 @@ SECONDS_TO_REACH_TRAINING = 180
 
 def training_lines(state_dir: Path) -> int:
     """Optimizer steps that the forgetting fine-tune has done so far."""
-    spools = list(state_dir.glob("work/steps/forget-*/metrics.jsonl"))
+    spools = list(state_dir.glob("work/steps/forget-*/work/metrics.jsonl"))
     return sum(len(path.read_text().splitlines()) for path in spools)
 
 

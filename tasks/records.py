@@ -1,0 +1,64 @@
+"""How a finished step looks to others: the result that the flow hands on, and what the lineage writes down."""
+
+from typing import Any
+
+from infra.commits import Commit
+from infra.lineage import Produced
+from infra.sources import Ref
+from tasks.spec import StepCall, StepResult
+
+
+def result_of(call: StepCall, commit: Commit, state: str, run_id: str | None) -> StepResult:
+    """What the flow hands on; `run_id` is the MLflow run that produced it."""
+    spec = call.spec
+    parts = {
+        name: Ref(commit.output_uri(name), output.digest, spec.part_kinds.get(name, "data"), produced_by=run_id)
+        for name, output in commit.outputs.items()
+    }
+    ref = Ref(commit.uri, commit.digest, spec.kind, produced_by=run_id)
+    seconds = float(commit.provenance["seconds"])
+    return StepResult(call.label, spec.name, state, commit.fingerprint, ref, parts, commit.summary, seconds)
+
+
+def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
+    """A step's inputs for the lineage."""
+    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
+
+
+def outputs_of(result: StepResult) -> list[Produced]:
+    """A step's outputs for the lineage: its parts, or else the whole."""
+    named = result.parts or {"checkpoint" if result.ref.kind == "model" else result.label: result.ref}
+    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in named.items()]
+
+
+def params_of(call: StepCall) -> dict[str, Any]:
+    """The step's identity config as flat MLflow params, such as `partition.rho`."""
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value
+
+    add("", call.identity)
+    return flat
+
+
+def mirror_of(call: StepCall) -> str | None:
+    """The main fine-tune's curves keep their plain names on the pipeline run, so that a sweep overlays them."""
+    return "" if call.label == "forget" else None
+
+
+def numbers(summary: Any, prefix: str = "") -> dict[str, float]:
+    """The numbers of a summary as flat MLflow metrics, such as `rows/train`."""
+    if isinstance(summary, dict):
+        return {
+            key: value
+            for name, item in summary.items()
+            for key, value in numbers(item, f"{prefix}/{name}" if prefix else name).items()
+        }
+    if isinstance(summary, int | float) and not isinstance(summary, bool):
+        return {prefix: float(summary)}
+    return {}

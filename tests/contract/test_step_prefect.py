@@ -1,0 +1,105 @@
+"""Steps as Prefect runs them: the state `Cached`, Prefect's own ways to ask for a refresh, and a second walk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+import flows.forgetting
+from flows.forgetting import _walk
+from infra.objects import StoreError
+from infra.settings import Settings
+from tasks.context import CURRENT, RunContext
+from tasks.step import as_task
+from tests.racing import TRACE, call, computations, open_context
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def begin(tmp_path: Path) -> RunContext:
+    context, _ = open_context(str(tmp_path / "store"), tmp_path / "work")
+    CURRENT.set(context)
+    return context
+
+
+def states(tmp_path: Path, **options: Any) -> list[str]:
+    """Run one step as a task in a flow; the name of its final state."""
+
+    @flow(persist_result=False)
+    def alone() -> list[str]:
+        future = as_task(TRACE).with_options(**options).submit(call(tmp_path / "traces"), {})
+        future.wait()
+        return [future.state.name]
+
+    begin(tmp_path)
+    return alone()
+
+
+def test_prefect_shows_a_hit_as_cached_and_can_ask_for_a_refresh(tmp_path: Path) -> None:
+    assert states(tmp_path) == ["Completed"]
+    assert states(tmp_path) == ["Cached"]
+    assert states(tmp_path, refresh_cache=True) == ["Completed"]
+    with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+        assert states(tmp_path) == ["Completed"]
+        assert states(tmp_path, refresh_cache=False) == ["Cached"]
+    assert states(tmp_path) == ["Cached"]
+    assert computations(tmp_path / "traces") == 3
+
+
+def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = tmp_path / "traces"
+
+    def dag(recipe: object, to: Any) -> None:
+        above = to.step(call(traces, 0, label="above"), {})
+        to.step(call(traces, 1, label="below"), {"data": above})
+        to.step(call(traces, below, label="other"), {"data": above})
+
+    @flow(persist_result=False)
+    def walked(context: Any) -> dict[str, Any]:
+        return _walk(None, context, Settings.from_environment(store=str(tmp_path / "store"))).steps
+
+    monkeypatch.setattr(flows.forgetting, "walk", dag)
+    below = 2
+    first = walked(begin(tmp_path))
+    context = begin(tmp_path)
+    for file in (tmp_path / "store" / first["above"].ref.uri).iterdir():
+        file.unlink()
+    assert {label: result.state for label, result in walked(context).items()} == {
+        "above": "evicted",
+        "below": "cached",
+        "other": "cached",
+    }
+    below = 3
+    again = walked(begin(tmp_path))
+    assert {label: result.state for label, result in again.items()} == {
+        "above": "ran",
+        "below": "ran",
+        "other": "ran",
+    }
+    assert again["above"].ref.digest != first["above"].ref.digest
+    assert [computations(traces, number) for number in range(4)] == [2, 2, 1, 1]
+
+
+def test_a_store_that_fails_is_the_cause_of_the_failed_run(tmp_path: Path) -> None:
+    assert states(tmp_path) == ["Completed"]
+    (commit,) = (tmp_path / "store/v1/commits/trace").iterdir()
+    commit.write_bytes(b"{}")
+
+    @flow(persist_result=False)
+    def fails() -> None:
+        as_task(TRACE).submit(call(tmp_path / "traces"), {}).result()
+
+    begin(tmp_path)
+    with pytest.raises(StoreError, match="damaged"):
+        fails()
+    assert computations(tmp_path / "traces") == 1
