@@ -7,9 +7,11 @@ exists, also between machines (fsspec's local exclusive create checks first and 
 import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key
@@ -52,6 +54,18 @@ class FolderObjects:
             temporary.replace(path)
             _sync_folder(path.parent)
 
+    def delete(self, key: str) -> None:
+        """As `Objects.delete`."""
+        path = self.path(key)
+        with _explained(path, "delete"):
+            path.unlink(missing_ok=True)
+
+    def delete_folder(self, prefix: str) -> None:
+        """As `Objects.delete_folder`; its folders go too."""
+        path = self.path(prefix)
+        with _explained(path, "delete"), suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
         top = self.path(prefix)
@@ -78,13 +92,22 @@ class FolderObjects:
             target.parent.mkdir(parents=True, exist_ok=True)
             return _copy(path, target, size, advance)[0]
 
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """As `Objects.stream`."""
+        path = self.path(key)
+        with _explained(path, "read"), path.open("rb") as file:
+            while size and (chunk := file.read(min(CHUNK_BYTES, size))):
+                size -= len(chunk)
+                yield chunk
+
     def _stored(self, path: Path) -> Stored | None:
         try:
             stat = path.stat()
         except FileNotFoundError:  # deleted since it was listed
             return None
         key = path.relative_to(self.folder).as_posix()
-        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}")
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}", modified)
 
     @contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:

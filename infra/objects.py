@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -37,6 +38,8 @@ class Stored:
     bytes: int
     etag: str
     """Changes when the object changes."""
+    modified: datetime
+    """When it was last written, by the clock of the place, with its time zone."""
 
 
 class Objects(Protocol):
@@ -61,6 +64,12 @@ class Objects(Protocol):
     def overwrite(self, key: str, data: bytes) -> None:
         """Write, replacing what is there; a reader sees the old bytes or the new ones."""
 
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove every object below the folder `prefix`, to which nobody writes any more."""
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """The object `prefix` itself, or else those below the folder `prefix`; sorted by key."""
 
@@ -69,6 +78,9 @@ class Objects(Protocol):
 
     def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
         """Copy the first `size` bytes to a new local file with bounded memory; their SHA-256 (hex)."""
+
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """The first `size` bytes in chunks, with bounded memory."""
 
 
 def is_safe(key: str) -> bool:

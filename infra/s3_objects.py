@@ -73,13 +73,24 @@ class S3Objects:
         with self._explained(key, "write"):
             self._s3.pipe_file(self._path(key), data)
 
+    def delete(self, key: str) -> None:
+        """As `Objects.delete`."""
+        with self._explained(key, "delete"):
+            self._s3.call_s3("delete_object", **self._where(key))
+
+    def delete_folder(self, prefix: str) -> None:
+        """As `Objects.delete_folder`."""
+        for _ in in_order(self.delete, (stored.key for stored in self.find(prefix)), WORKERS):
+            pass
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
         with self._explained(prefix, "list"):
             found = self._s3.find(self._path(prefix), detail=True)
         for path, info in sorted(found.items()):
             if info["type"] == "file" and not path.endswith("/"):  # a browser's placeholder for an empty folder
-                yield Stored(path.removeprefix(self._base), int(info["size"]), str(info["ETag"]).strip('"'))
+                etag = str(info["ETag"]).strip('"')
+                yield Stored(path.removeprefix(self._base), int(info["size"]), etag, info["LastModified"])
 
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
         """As `Objects.upload`."""
@@ -103,15 +114,10 @@ class S3Objects:
 
     def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
         """As `Objects.download`."""
-        path = self._path(key)
         digest = hashlib.sha256()
         target.parent.mkdir(parents=True, exist_ok=True)
-
-        def fetch(start: int) -> bytes:
-            return bytes(self._s3.cat_file(path, start=start, end=min(start + PART_BYTES, size)))
-
         with target.open("xb") as file, self._explained(key, "read"):
-            for chunk in in_order(fetch, range(0, size, PART_BYTES), WORKERS):
+            for chunk in self.stream(key, size):
                 file.write(chunk)
                 digest.update(chunk)
                 advance(len(chunk))
@@ -119,8 +125,18 @@ class S3Objects:
             os.fsync(file.fileno())
         return digest.hexdigest()
 
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """As `Objects.stream`."""
+        path = self._path(key)
+
+        def fetch(start: int) -> bytes:
+            return bytes(self._s3.cat_file(path, start=start, end=min(start + PART_BYTES, size)))
+
+        with self._explained(key, "read"):
+            yield from in_order(fetch, range(0, size, PART_BYTES), WORKERS)
+
     def _upload_parts(self, key: str, chunks: Iterator[bytes], advance: Advance) -> None:
-        where = dict(zip(("Bucket", "Key"), self._path(key).split("/", 1), strict=True))
+        where = self._where(key)
         upload = {**where, "UploadId": self._s3.call_s3("create_multipart_upload", **where)["UploadId"]}
 
         def send(numbered: tuple[int, bytes]) -> tuple[int, dict[str, Any]]:
@@ -148,6 +164,9 @@ class S3Objects:
             # done already when only the response to the first attempt was lost; no one else writes to this key
             if self._s3.info(self._path(key))["size"] != size:
                 raise
+
+    def _where(self, key: str) -> dict[str, str]:
+        return dict(zip(("Bucket", "Key"), self._path(key).split("/", 1), strict=True))
 
     def _path(self, key: str) -> str:
         return self._base + check_key(key)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from forgetting_core.config import ExecutionConfig
+from forgetting_core.config import ExecutionConfig, Recipe, identity
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lineage import Lineage
@@ -30,6 +31,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 class RunContext:
     """One flow run's surroundings."""
 
+    recipe: Recipe
     store: Store
     lineage: Lineage
     launcher: Launcher
@@ -41,6 +43,31 @@ class RunContext:
     provenance: dict[str, Any] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
     """Commit of each step so far: what the run record names."""
+    _recording: Lock = field(default_factory=Lock)
+
+    def use(self, label: str, result: Any) -> None:
+        """Note in the store, at once, what this run uses: a garbage collector keeps what a run has named."""
+        with self._recording:
+            self.used[label] = result
+            self.store.record_run(self.flow_run_id, self.run_record(finished=False))
+
+    def run_record(self, *, finished: bool) -> dict[str, Any]:
+        """What a garbage collector must keep, and what the next plan compares with."""
+        return {
+            "recipe": self.recipe.name,
+            "flow_run_id": self.flow_run_id,
+            "mlflow_run_id": self.lineage.run_id,
+            "identity": identity(self.recipe),
+            "finished": finished,
+            "steps": {
+                label: {
+                    "step": result.step,
+                    "fingerprint": result.fingerprint,
+                    "artifact": result.ref.uri.removeprefix(f"{self.store.root}/"),
+                }
+                for label, result in self.used.items()
+            },
+        }
 
     @property
     def staged_dir(self) -> Path:

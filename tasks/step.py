@@ -174,7 +174,7 @@ def _result(call: StepCall, commit: Commit, state: str, run_id: str | None) -> S
 
 
 def _used(context: RunContext, call: StepCall, commit: Commit, result: StepResult) -> StepResult:
-    context.used[call.label] = result
+    context.use(call.label, result)
     context.listener(call.label, {"kind": result.state, "result": result})
     return result
 
