@@ -9,10 +9,10 @@ walked back). The rest goes in two looks at the store that lie at least the grac
 
 Why a run that goes on is not harmed, whatever the moment:
 
-* It reads artifacts that it found through a commit or made itself. It names each in `v1/runs/` as soon as it has it,
-  long before a grace period is over, and a run that is not finished keeps all it names, retired or not.
-* A run that finds a commit just before it is retired names it after, and what a run has named since it was retired
-  is kept.
+* It reads artifacts that it found through a commit or made itself. It names each in `v1/runs/` as soon as it has
+  it, long before a grace period is over, and a run that is not finished keeps all it names, retired or not.
+* A run may find a commit just before it is retired. If it names it before the runs are read once more, right after
+  the retirement, the commit is put back; if later, then since the retirement, and that keeps the data.
 * A run that comes later misses, computes, and commits a new artifact under a name of its own. The commit is read
   again right before it is deleted; should another one take its place in that instant, that one's data is young,
   named by its run and stays, and the step is computed once more at worst.
@@ -120,7 +120,7 @@ def collect(objects: Objects, inventory: Inventory, garbage: Iterable[Garbage]) 
     for item in garbage:
         if item.kind == "commit":
             assert item.record is not None
-            yield item, retire(objects, item.record)
+            yield item, _retire_unless_used(objects, inventory, item.record)
         elif item.kind == "write":
             objects.delete(item.key)
             yield item, True
@@ -134,22 +134,42 @@ def collect(objects: Objects, inventory: Inventory, garbage: Iterable[Garbage]) 
             yield item, True
 
 
+def _retire_unless_used(objects: Objects, inventory: Inventory, record: Record) -> bool:
+    if not retire(objects, record):
+        return False
+    if record.artifact not in inventory.used_since(objects):
+        return True
+    retired = _history_key(record)
+    objects.create(record.key, objects.read(retired))  # or another one has taken the place, which is as good
+    objects.delete(retired)
+    return False
+
+
 def retire(objects: Objects, record: Record) -> bool:
-    """Move a commit to the history; False when it is gone or another one has taken its place. Raises `StoreError`."""
+    """Move a commit to the history; False when it is gone or another one has taken its place.
+
+    Raises `StoreError`.
+    """
     try:
         data = objects.read(record.key)
     except NotFoundError:
         return False
     if decode(data, objects.root, record.key).artifact != record.artifact:
         return False
-    attempt = record.artifact.rsplit("/", 1)[1]
     # not `create`: the grace period starts now, also when a killed collection left the record here before
-    objects.overwrite(f"{HISTORY}/{record.commit.step}/{record.commit.fingerprint}/{attempt}.json", data)
+    objects.overwrite(_history_key(record), data)
     objects.delete(record.key)
     return True
 
 
-def _counted(inventory: Inventory, old: datetime, leases: bool, keep_runs: int | None) -> tuple[list[Run], list[Run]]:
+def _history_key(record: Record) -> str:
+    attempt = record.artifact.rsplit("/", 1)[1]
+    return f"{HISTORY}/{record.commit.step}/{record.commit.fingerprint}/{attempt}.json"
+
+
+def _counted(
+    inventory: Inventory, old: datetime, leases: bool, keep_runs: int | None
+) -> tuple[list[Run], list[Run]]:
     """(runs that go on, runs that count): a run without an end that was heard of lately, or may hold a lease."""
     live = [run for run in inventory.runs if not run.finished and (run.modified > old or leases)]
     by_recipe: dict[str, list[Run]] = defaultdict(list)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from infra.commits import DATA, Commit, decode
+from infra.errors import RequestError
 from infra.objects import NotFoundError, Objects, Stored, StoreError, in_order
 from infra.pins import Pin, read_pins
 
@@ -26,10 +27,6 @@ StepKey = tuple[str, str]
 """(step, fingerprint): what a commit is filed under."""
 Seen = frozenset[tuple[str, str]]
 """(key, ETag) of the objects that were looked at before."""
-
-
-class UnknownIdError(ValueError):
-    """An id or a filter names nothing in the store, or more than one thing; the message lists what it could be."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,9 @@ class Inventory:
 
     def used_since(self, objects: Objects) -> set[str]:
         """Artifact folders that commits, runs or pins written after this look name. Raises `StoreError`."""
-        seen = frozenset((item.key, item.etag) for item in (*self.commits, *self.runs))
+        seen = frozenset(
+            [(record.key, record.etag) for record in self.commits] + [(run.key, run.etag) for run in self.runs]
+        )
         commits = read_records(objects, COMMITS, seen)
         runs = _read_runs(objects, RUNS, seen)
         return {
@@ -125,8 +124,21 @@ class Inventory:
             *(pin.artifact for _, pin in read_pins(objects)),
         }
 
+    def ancestors_of(self, record: Record) -> list[Record]:
+        """The commit and all that went into it, retired or not; what was made later comes first."""
+        done: dict[str, Record] = {}
+
+        def visit(item: Record) -> None:
+            for folder in self.inputs_of(item).values():
+                if folder not in done and folder in self.by_artifact:
+                    visit(self.by_artifact[folder])
+            done[item.artifact] = item
+
+        visit(record)
+        return list(reversed(done.values()))
+
     def select(self, *, step: str | None, recipe: str | None, run: str | None) -> list[Record]:
-        """The commits of a step, a recipe, a run; newest first. Raises `UnknownIdError` for a name nobody knows."""
+        """The commits of a step, a recipe, a run; newest first. Raises `RequestError` for a name nobody knows."""
         found = list(self.commits)
         if step is not None:
             _known("step", step, {name for record in self.commits for name in (record.commit.step, record.label)})
@@ -142,14 +154,14 @@ class Inventory:
     def find(self, ident: str) -> tuple[Record, str]:
         """The commit that `ident` means, and the part of its artifact (empty: all of it).
 
-        `ident` is the URI of an artifact or a part, a digest of either, a fingerprint, or at least 8 first digits of
-        one of these. Raises `UnknownIdError`.
+        `ident` is the URI of an artifact or a part, a digest of either, a fingerprint, or at least 8 first digits
+        of one of these. Raises `RequestError`.
         """
         key = ident.removeprefix(f"{self.root}/").rstrip("/")
         if key.startswith(DATA):
             return self._at(key)
         if not _HEX.fullmatch(ident):
-            raise UnknownIdError(
+            raise RequestError(
                 f"{ident!r} is no artifact's id; expected a URI below {self.root}/{DATA}, a digest, a fingerprint,"
                 f" or at least {SHORTEST_PREFIX} of their first hexadecimal digits"
             )
@@ -161,18 +173,20 @@ class Inventory:
         }
         if len(found) > 1:
             candidates = "\n".join(f"  {_candidate(record, part)}" for record, part in found.values())
-            raise UnknownIdError(f"{ident!r} could be {len(found)} artifacts; name one of\n{candidates}")
+            raise RequestError(f"{ident!r} could be {len(found)} artifacts; name one of\n{candidates}")
         if not found:
-            retired = next((old for old in self.history if ident in (old.commit.fingerprint, old.commit.digest)), None)
+            retired = next(
+                (old for old in self.history if ident in (old.commit.fingerprint, old.commit.digest)), None
+            )
             hint = f"its commit was removed on {retired.modified:%Y-%m-%d}" if retired else "see `artifacts ls`"
-            raise UnknownIdError(f"no artifact in {self.root} has an id that begins with {ident!r}; {hint}")
+            raise RequestError(f"no artifact in {self.root} has an id that begins with {ident!r}; {hint}")
         return next(iter(found.values()))
 
     def _at(self, key: str) -> tuple[Record, str]:
         folder = artifact_folder(key)
         record = next((record for record in self.commits if record.artifact == folder), None)
         if record is None:
-            raise UnknownIdError(f"no commit in {self.root} names {key}; see `artifacts ls`")
+            raise RequestError(f"no commit in {self.root} names {key}; see `artifacts ls`")
         return record, key.removeprefix(folder).lstrip("/")
 
 
@@ -248,7 +262,7 @@ def _used_by(records: list[Record], runs: list[Run]) -> list[Record]:
 
 def _known(kind: str, name: str, names: set[str]) -> None:
     if name not in names:
-        raise UnknownIdError(f"the store has no {kind} {name!r}; it has: {', '.join(sorted(names)) or 'none'}")
+        raise RequestError(f"the store has no {kind} {name!r}; it has: {', '.join(sorted(names)) or 'none'}")
 
 
 def _names(commit: Commit) -> list[tuple[str, str]]:

@@ -10,16 +10,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.commits import Commit
+from infra.errors import RequestError
 from infra.fingerprint import canonical_json
 from infra.manifest import RelativePath, Sha256
 from infra.objects import NotFoundError, Objects, StoreError
 
 PINS = "v1/pins"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-class PinError(ValueError):
-    """The name is none, or nothing is pinned under it."""
 
 
 class Pin(BaseModel):
@@ -35,18 +32,18 @@ class Pin(BaseModel):
 
 
 def write_pin(objects: Objects, name: str, commit: Commit) -> None:
-    """Pin the artifact of `commit`, replacing what the name stood for. Raises `PinError` and `StoreError`."""
+    """Pin the artifact of `commit`, replacing what the name stood for. Raises `RequestError` and `StoreError`."""
     artifact = commit.uri.removeprefix(f"{commit.root}/")
     pin = Pin(step=commit.step, fingerprint=commit.fingerprint, artifact=artifact)
     objects.overwrite(_key(name), canonical_json(pin.model_dump(by_alias=True)))
 
 
 def remove_pin(objects: Objects, name: str) -> None:
-    """Raises `PinError` when there is no such pin, and `StoreError`."""
+    """Raises `RequestError` when there is no such pin, and `StoreError`."""
     known = [stored.key for stored in objects.find(PINS)]
     if _key(name) not in known:
         names = ", ".join(key.rsplit("/", 1)[1].removesuffix(".json") for key in known)
-        raise PinError(f"no artifact is pinned as {name!r}; pins in {objects.root}: {names or 'none'}")
+        raise RequestError(f"no artifact is pinned as {name!r}; pins in {objects.root}: {names or 'none'}")
     objects.delete(_key(name))
 
 
@@ -67,5 +64,5 @@ def read_pins(objects: Objects) -> Iterator[tuple[str, Pin]]:
 
 def _key(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise PinError(f"{name!r} cannot name a pin; expected at most 100 letters, digits and _ . -")
+        raise RequestError(f"{name!r} cannot name a pin; expected at most 100 letters, digits and _ . -")
     return f"{PINS}/{name}.json"
