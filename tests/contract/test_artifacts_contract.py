@@ -281,6 +281,16 @@ def test_a_run_that_found_a_commit_and_names_it_after_it_was_retired_keeps_it(
     assert is_whole(objects, found)
 
 
+def test_data_that_was_named_since_the_look_is_spared(objects: Objects, store: Store, folder: Path) -> None:
+    found = make_step(store, folder, "forget")
+    clean(objects, tomorrow())
+    inventory = read_inventory(objects)
+    garbage = take_census(objects, inventory, now=tomorrow(), grace=DAY).garbage
+    record_run(store, found, finished=False)
+    assert [gone for _, gone in collect(objects, inventory, garbage)] == [False]
+    assert is_whole(objects, found)
+
+
 def test_runs_and_collections_that_race_harm_no_run(objects: Objects, store: Store, folder: Path) -> None:
     configs = [{"index": index} for index in range(8)]
     for config in configs:
