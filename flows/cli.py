@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from flows import artifacts
 from flows.json_output import print_json
+from flows.options import JsonOption, StoreOption
 from flows.recipes import find_recipe
 from forgetting_core.errors import InputError
 from forgetting_core.recipe import load_recipe
@@ -24,8 +26,7 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[str, typer.Argument(help="A built-in recipe (such as `demo`) or a YAML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a field: `partition.rho=0.5`.")]
-StoreOption = Annotated[str | None, typer.Option(help="A folder or `s3://bucket/prefix`.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+app.add_typer(artifacts.app, name="artifacts")
 
 
 @app.command()
@@ -91,13 +92,14 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """The console script: errors that a user can mend are one message and exit status 2."""
+    from infra.errors import RequestError
     from infra.objects import StoreError
     from infra.settings import SettingError
     from infra.sources import SourceError
 
     try:
         app()
-    except (InputError, SourceError, SettingError) as error:
+    except (InputError, RequestError, SourceError, SettingError) as error:
         _fail(error, 2)
     except StoreError as error:
         _fail(error, 1)

@@ -89,7 +89,7 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
     except BaseException:
         context.lineage.finish("FAILED")
         try:
-            context.store.record_run(context.flow_run_id, _run_record(loaded, context))
+            context.store.record_run(context.flow_run_id, context.run_record(finished=True))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
         raise
@@ -102,6 +102,7 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
     return RunContext(
+        recipe=recipe,
         store=open_store(settings.store_url),
         leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
         lineage=Lineage.start(
@@ -174,24 +175,10 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     return outcome
 
 
-def _run_record(recipe: Recipe, context: RunContext) -> dict[str, Any]:
-    """What a garbage collector must keep, and what the next plan compares with."""
-    return {
-        "recipe": recipe.name,
-        "flow_run_id": context.flow_run_id,
-        "mlflow_run_id": context.lineage.run_id,
-        "identity": identity(recipe),
-        "steps": {
-            label: {"step": result.step, "fingerprint": result.fingerprint}
-            for label, result in context.used.items()
-        },
-    }
-
-
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
-    context.store.record_run(context.flow_run_id, _run_record(recipe, context))
-    context.store.write_head(recipe.name, _run_record(recipe, context))
+    context.store.record_run(context.flow_run_id, context.run_record(finished=True))
+    context.store.write_head(recipe.name, context.run_record(finished=True))
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
     context.lineage.finish(

@@ -9,9 +9,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +83,12 @@ class FolderObjects:
         with _explained(path, "delete"), self._locked():
             path.unlink(missing_ok=True)
 
+    def delete_folder(self, prefix: str) -> None:
+        """As `Objects.delete_folder`; its folders go too."""
+        path = self.path(prefix)
+        with _explained(path, "delete"), suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
         top = self.path(prefix)
@@ -107,6 +114,14 @@ class FolderObjects:
         with _explained(path, "read"):
             target.parent.mkdir(parents=True, exist_ok=True)
             return _copy(path, target, size, advance)[0]
+
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """As `Objects.stream`."""
+        path = self.path(key)
+        with _explained(path, "read"), path.open("rb") as file:
+            while size and (chunk := file.read(min(CHUNK_BYTES, size))):
+                size -= len(chunk)
+                yield chunk
 
     def _stored(self, path: Path) -> Stored | None:
         try:

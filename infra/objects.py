@@ -39,7 +39,7 @@ class Stored:
     etag: str
     """Changes when the object changes."""
     modified: datetime
-    """By the clock of whoever keeps it."""
+    """When it was last written, by the clock of the place, with its time zone."""
 
 
 class Objects(Protocol):
@@ -75,7 +75,10 @@ class Objects(Protocol):
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
+        """Remove an object; one that is not there is removed already."""
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove every object below the folder `prefix`, to which nobody writes any more."""
 
     def find(self, prefix: str) -> Iterator[Stored]:
         """The object `prefix` itself, or else those below the folder `prefix`; sorted by key."""
@@ -85,6 +88,9 @@ class Objects(Protocol):
 
     def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
         """Copy the first `size` bytes to a new local file with bounded memory; their SHA-256 (hex)."""
+
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """The first `size` bytes in chunks, with bounded memory."""
 
 
 def is_safe(key: str) -> bool:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from fsspec.asyn import sync
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key, in_order
+from infra.objects import Advance, NotFoundError, Stored, StoreError, in_order
 from infra.s3_errors import explain, is_missing_key, is_refused_condition
 
 MIB = 2**20
@@ -104,6 +104,11 @@ class S3Objects:
         with self._explained(key, "delete"):
             self._s3.call_s3("delete_object", **self._where(key))
 
+    def delete_folder(self, prefix: str) -> None:
+        """As `Objects.delete_folder`."""
+        for _ in in_order(self.delete, (stored.key for stored in self.find(prefix)), WORKERS):
+            pass
+
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
         with self._explained(prefix, "list"):
@@ -135,21 +140,26 @@ class S3Objects:
 
     def download(self, key: str, size: int, target: Path, advance: Advance) -> str:
         """As `Objects.download`."""
-        path = self._path(key)
         digest = hashlib.sha256()
         target.parent.mkdir(parents=True, exist_ok=True)
-
-        def fetch(start: int) -> bytes:
-            return bytes(self._s3.cat_file(path, start=start, end=min(start + PART_BYTES, size)))
-
         with target.open("xb") as file, self._explained(key, "read"):
-            for chunk in in_order(fetch, range(0, size, PART_BYTES), WORKERS):
+            for chunk in self.stream(key, size):
                 file.write(chunk)
                 digest.update(chunk)
                 advance(len(chunk))
             file.flush()
             os.fsync(file.fileno())
         return digest.hexdigest()
+
+    def stream(self, key: str, size: int) -> Iterator[bytes]:
+        """As `Objects.stream`."""
+        path = self._path(key)
+
+        def fetch(start: int) -> bytes:
+            return bytes(self._s3.cat_file(path, start=start, end=min(start + PART_BYTES, size)))
+
+        with self._explained(key, "read"):
+            yield from in_order(fetch, range(0, size, PART_BYTES), WORKERS)
 
     def _upload_parts(self, key: str, chunks: Iterator[bytes], advance: Advance) -> None:
         where = self._where(key)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from forgetting_core.config import ExecutionConfig
+from forgetting_core.config import ExecutionConfig, Recipe, identity
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
@@ -35,6 +35,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 class RunContext:
     """One flow run's surroundings."""
 
+    recipe: Recipe
     store: Store
     leases: Leases
     lineage: Lineage
@@ -51,6 +52,31 @@ class RunContext:
     """(call, inputs) of each step by label: how to compute it again when its artifact turns out to be gone."""
     restoring: dict[str, threading.Lock] = field(default_factory=dict)
     """By label; held while a step is computed again."""
+    _recording: threading.Lock = field(default_factory=threading.Lock)
+
+    def use(self, label: str, result: Any) -> None:
+        """Note in the store, at once, what this run uses: a garbage collector keeps what a run has named."""
+        with self._recording:
+            self.used[label] = result
+            self.store.record_run(self.flow_run_id, self.run_record(finished=False))
+
+    def run_record(self, *, finished: bool) -> dict[str, Any]:
+        """What a garbage collector must keep, and what the next plan compares with."""
+        return {
+            "recipe": self.recipe.name,
+            "flow_run_id": self.flow_run_id,
+            "mlflow_run_id": self.lineage.run_id,
+            "identity": identity(self.recipe),
+            "finished": finished,
+            "steps": {
+                label: {
+                    "step": result.step,
+                    "fingerprint": result.fingerprint,
+                    "artifact": result.ref.uri.removeprefix(f"{self.store.root}/"),
+                }
+                for label, result in self.used.items()
+            },
+        }
 
     @property
     def staged_dir(self) -> Path:

@@ -296,6 +296,6 @@ def _parts(spec: StepSpec, artifact: Artifact) -> dict[str, Output]:
 
 
 def _used(context: RunContext, call: StepCall, result: StepResult) -> StepResult:
-    context.used[call.label] = result
+    context.use(call.label, result)
     context.listener(call.label, {"kind": result.state, "result": result})
     return result
