@@ -23,6 +23,7 @@ from infra.settings import Settings
 from infra.sources import Sources
 from infra.store import open_store
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
+from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import as_task, numbers
 
@@ -41,6 +42,11 @@ class Outcome:
     store: str
     steps: dict[str, StepResult] = field(default_factory=dict)
     ui_command: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Cached steps whose code has changed without a new version."""
+        return code_warnings((result.step, label, result.code_changes) for label, result in self.steps.items())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -67,11 +73,16 @@ class StepFailedError(Exception):
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_WAITING_STEPS),  # type: ignore[arg-type]
     persist_result=False,
 )
-def forgetting(recipe: str, overrides: list[str] | None = None, store: str | None = None) -> Outcome:
+def forgetting(
+    recipe: str,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    code_identity: CodeIdentity = "version",
+) -> Outcome:
     """Run one recipe: every step that is not in the store yet.
 
     `recipe` is the name of a built-in recipe or a YAML file, `overrides` look like `partition.rho=0.5`, `store`
-    is a folder or `s3://bucket/prefix`.
+    is a folder or `s3://bucket/prefix`; with `code_identity="source"` a step whose source changed runs again.
 
     Raises `InputError` for a wrong recipe, `StepFailedError` when a step fails.
     """
@@ -80,7 +91,7 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
     context = open_context(loaded, settings)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
-    walker = PrefectWalker(context, settings)
+    walker = PrefectWalker(context, settings, code_identity)
     try:
         walk(loaded, walker)
         outcome = _collect(walker, context)
@@ -119,8 +130,9 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
 class PrefectWalker(RecipeSources):
     """Submits every step; Prefect waits for its inputs."""
 
-    def __init__(self, context: RunContext, settings: Settings) -> None:
+    def __init__(self, context: RunContext, settings: Settings, code_identity: CodeIdentity = "version") -> None:
         super().__init__(Sources(context.digests, settings.work_dir / "raw", fetch=True))
+        self._code_identity = code_identity
         self.futures: dict[str, PrefectFuture[StepResult]] = {}
         self._tasks: dict[str, Any] = {}
 
@@ -129,7 +141,7 @@ class PrefectWalker(RecipeSources):
         values = {
             name: (value.handle, value.part) if isinstance(value, Node) else value for name, value in inputs.items()
         }
-        future = self._task(call.spec).submit(call, values)
+        future = self._task(call.spec).submit(identified(call, self._code_identity), values)
         self.futures[call.label] = future
         return Node(future)
 

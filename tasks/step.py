@@ -7,6 +7,7 @@ truth about caching: Prefect's result cache is off for these tasks, and a hit is
 
 import logging
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from infra.objects import StoreError
 from infra.sources import Ref
 from tasks.child import Job, run_job
 from tasks.context import CURRENT, RunContext
+from tasks.source import code_changes, step_source
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.watch import Watch
 
@@ -82,7 +84,7 @@ def _hit(context: RunContext, call: StepCall, commit: Commit, inputs: dict[str, 
             f"delete v1/commits/{commit.step}/{commit.fingerprint}.json to compute it again"
         )
     producer = commit.provenance.get("mlflow_run_id")
-    result = _result(call, commit, "cached", producer)
+    result = replace(_result(call, commit, "cached", producer), code_changes=code_changes(call.spec, commit))
     context.lineage.step(
         call.label,
         inputs=_produced(inputs),
@@ -137,6 +139,7 @@ def _compute(
             summary=summary,
             provenance={
                 **context.provenance,
+                **step_source(call.spec).record(),
                 "label": call.label,
                 "execution": context.execution.model_dump(),
                 "started": watch.started.isoformat(timespec="seconds"),
