@@ -126,12 +126,11 @@ class _Closure:
         if target.module.split(".")[0] not in self._packages:
             return
         path = [*([target.attribute] if target.attribute else []), *attributes]
-        name = target.module
-        while path and module_path(f"{name}.{path[0]}"):
-            name = f"{name}.{path.pop(0)}"
-        module = read_module(name)
+        module = read_module(target.module)
+        while path and not module.binds(path[0]) and module_path(f"{module.name}.{path[0]}"):
+            module = read_module(f"{module.name}.{path.pop(0)}")
         if path and path[0] in module.definitions:
-            self.take(name, path[0], as_type=as_type)
+            self.take(module.name, path[0], as_type=as_type)
         elif path and path[0] in module.imports:
             self._follow_target(module.imports[path[0]], path[1:], as_type)
         elif path and module.star_imports:

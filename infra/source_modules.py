@@ -55,6 +55,10 @@ class Module:
     body: list[ast.stmt] = field(default_factory=list)
     """Statements that act when the module is imported."""
 
+    def binds(self, name: str) -> bool:
+        """Whether `name` is something of the module itself, rather than a module below it."""
+        return name in self.definitions or name in self.imports
+
 
 @functools.cache
 def package_folder(package: str) -> Path | None:

@@ -108,6 +108,7 @@ def _compute(
     run_id: str | None,
 ) -> Commit:
     """Compute in a child process, publish, commit; scratch goes away only when the commit stands."""
+    source = step_source(call.spec)  # before the files can change under a long computation
     out = context.output_dir(call.spec.name, fingerprint)
     work = context.attempt_dir(call.spec.name, fingerprint)
     shutil.rmtree(out, ignore_errors=True)
@@ -139,7 +140,7 @@ def _compute(
             summary=summary,
             provenance={
                 **context.provenance,
-                **step_source(call.spec).record(),
+                **source.record(),
                 "label": call.label,
                 "execution": context.execution.model_dump(),
                 "started": watch.started.isoformat(timespec="seconds"),

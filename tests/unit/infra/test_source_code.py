@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         root = tmp_path_factory.mktemp("project")
         for name, text in {"__init__": "", **files}.items():
             path = root / "toy" / (name if "." in name else f"{name}.py")
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(dedent(text), encoding="utf-8")
         monkeypatch.syspath_prepend(root)
         importlib.invalidate_caches()
@@ -111,6 +111,7 @@ def test_the_same_name_of_another_library_counts(project: Project) -> None:
         "from . import math\ndef run(x):\n    return math.double(x)",
         "from .math import double as d\ndef run(x):\n    return d(x)",
         "from toy.again import double\ndef run(x):\n    return double(x)",
+        "from toy.inner import double\ndef run(x):\n    return double(x)",
         "from toy.star import double\ndef run(x):\n    return double(x)",
         "from toy.math import *\ndef run(x):\n    return double(x)",
         "def run(x):\n    import toy.math\n    return toy.math.double(x)",
@@ -120,7 +121,12 @@ def test_the_same_name_of_another_library_counts(project: Project) -> None:
     ],
 )
 def test_every_way_of_importing_is_followed(project: Project, main: str) -> None:
-    files = {"again": "from toy.math import double\n", "star": "from toy.math import *\n"}
+    files = {
+        "again": "from toy.math import double\n",
+        "star": "from toy.math import *\n",
+        "inner/__init__": "from toy.math import double\n",
+        "inner/double": "",
+    }
     before = project(main=main, math=MATH, **files)
     after = project(main=main, math=MATH.replace("FACTOR = 2", "FACTOR = 3"), **files)
     assert "toy.math.FACTOR" in changed(before, after)
