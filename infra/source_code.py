@@ -7,6 +7,7 @@ is data that comes from outside: its fields are values, but its methods are code
 
 import ast
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ from infra.source_modules import (
 TEMPLATE = ".j2"
 """A file with this ending counts, by its bytes, when code beside it names one: templates include each other."""
 
+_PARSING = threading.Lock()
+"""Python 3.11 counts the depth of syntax trees for all threads together: two that parse at once get `SystemError`
+("AST constructor recursion depth mismatch", cpython issue 106905)."""
+
 
 def closure(entry: Callable[..., Any] | str, packages: Sequence[str]) -> dict[str, str]:
     """{qualified name: SHA-256 of its normalised source} of all that `entry` reaches inside `packages`.
@@ -36,9 +41,10 @@ def closure(entry: Callable[..., Any] | str, packages: Sequence[str]) -> dict[st
     """
     module, _, name = entry.partition(":") if isinstance(entry, str) else (entry.__module__, "", entry.__qualname__)
     walk = _Closure(packages)
-    if module_path(module) is None or name not in read_module(module).definitions:
-        raise LookupError(f"no source of {module}:{name}; expected a function at the top of a module")
-    walk.take(module, name)
+    with _PARSING:
+        if module_path(module) is None or name not in read_module(module).definitions:
+            raise LookupError(f"no source of {module}:{name}; expected a function at the top of a module")
+        walk.take(module, name)
     return dict(sorted(walk.digests.items()))
 
 
