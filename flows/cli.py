@@ -5,7 +5,7 @@ standard output is one JSON document and nothing else. Heavy imports wait until 
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,12 +29,19 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a fie
 app.add_typer(artifacts.app, name="artifacts")
 
 
+CodeIdentityOption = Annotated[
+    Literal["version", "source"],
+    typer.Option(help="What of a step's code is part of its identity; `source`: a changed function computes anew."),
+]
+
+
 @app.command()
 def run(
     recipe: RecipeArgument,
     set_: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
+    code_identity: CodeIdentityOption = "version",
 ) -> None:
     """Run a recipe; steps that are in the store already are not computed again.
 
@@ -44,7 +51,7 @@ def run(
     Settings.from_environment(store=store).prepare_environment()
     from flows.run import run_recipe
 
-    raise typer.Exit(run_recipe(recipe, set_ or [], store, as_json))
+    raise typer.Exit(run_recipe(recipe, set_ or [], store, as_json, code_identity))
 
 
 @app.command()
@@ -53,22 +60,27 @@ def plan(
     set_: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
+    code_identity: CodeIdentityOption = "version",
 ) -> None:
     """Show what is cached, what would run, and why. Reads only.
 
     Example: `forgetting plan demo --set partition.rho=0.5`
     """
     from flows.plan import plan as plan_recipe
+    from flows.plan import plan_warnings
 
-    steps = plan_recipe(recipe, set_ or [], store)
+    steps = plan_recipe(recipe, set_ or [], store, code_identity)
+    warnings = plan_warnings(steps)
     if as_json:
-        print_json({"steps": [step.as_json() for step in steps]})
+        print_json({"steps": [step.as_json() for step in steps], "warnings": warnings})
         return
     from rich.console import Console
 
+    from flows.display import print_warnings
     from flows.plan_table import plan_table
 
     Console().print(plan_table(steps))
+    print_warnings(warnings)
 
 
 @app.command()

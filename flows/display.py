@@ -4,7 +4,7 @@ Everything that moves goes to standard error; standard output is for results.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -169,6 +169,13 @@ def _cell(metrics: Mapping[str, float], name: str) -> str:
     error = metrics.get(f"{name}_stderr")
     value = metrics[name]
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """One line for each, on standard error."""
+    console = Console(stderr=True)
+    for warning in warnings:
+        console.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
 def noise_line(noise: Mapping[str, float]) -> str:

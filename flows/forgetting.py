@@ -27,6 +27,7 @@ from infra.store import open_store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
+from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
 
@@ -45,6 +46,11 @@ class Outcome:
     store: str
     steps: dict[str, StepResult] = field(default_factory=dict)
     ui_command: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Cached steps whose code has changed without a new version."""
+        return code_warnings((result.step, label, result.code_changes) for label, result in self.steps.items())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -71,11 +77,16 @@ class StepFailedError(Exception):
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_WAITING_STEPS),  # type: ignore[arg-type]
     persist_result=False,
 )
-def forgetting(recipe: str, overrides: list[str] | None = None, store: str | None = None) -> Outcome:
+def forgetting(
+    recipe: str,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    code_identity: CodeIdentity = "version",
+) -> Outcome:
     """Run one recipe: every step that is not in the store yet.
 
     `recipe` is the name of a built-in recipe or a YAML file, `overrides` look like `partition.rho=0.5`, `store`
-    is a folder or `s3://bucket/prefix`.
+    is a folder or `s3://bucket/prefix`; with `code_identity="source"` a step whose source changed runs again.
 
     Raises `InputError` for a wrong recipe, `StepFailedError` when a step fails.
     """
@@ -85,7 +96,7 @@ def forgetting(recipe: str, overrides: list[str] | None = None, store: str | Non
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
     try:
-        outcome = _walk(loaded, context, settings)
+        outcome = _walk(loaded, context, settings, code_identity)
     except BaseException:
         context.lineage.finish("FAILED")
         try:
@@ -126,8 +137,9 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
 class PrefectWalker(RecipeSources):
     """Submits every step; Prefect waits for its inputs."""
 
-    def __init__(self, context: RunContext, settings: Settings) -> None:
+    def __init__(self, context: RunContext, settings: Settings, code_identity: CodeIdentity) -> None:
         super().__init__(Sources(context.digests, settings.work_dir / "raw", fetch=True))
+        self._code_identity = code_identity
         self.futures: dict[str, PrefectFuture[StepResult]] = {}
         self._tasks: dict[str, Any] = {}
 
@@ -136,7 +148,7 @@ class PrefectWalker(RecipeSources):
         values = {
             name: (value.handle, value.part) if isinstance(value, Node) else value for name, value in inputs.items()
         }
-        future = self._task(call.spec).submit(call, values)
+        future = self._task(call.spec).submit(identified(call, self._code_identity), values)
         self.futures[call.label] = future
         return Node(future)
 
@@ -144,10 +156,10 @@ class PrefectWalker(RecipeSources):
         return self._tasks.setdefault(spec.name, as_task(spec))
 
 
-def _walk(recipe: Recipe, context: RunContext, settings: Settings) -> Outcome:
+def _walk(recipe: Recipe, context: RunContext, settings: Settings, code_identity: CodeIdentity) -> Outcome:
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
-        walker = PrefectWalker(context, settings)
+        walker = PrefectWalker(context, settings, code_identity)
         walk(recipe, walker)
         try:
             return _collect(walker, context)

@@ -1,7 +1,7 @@
 """`forgetting plan`: walks the DAG by looking fingerprints up. Reads only; imports neither torch nor Prefect."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flows.dag import Input, Node, walk
@@ -15,6 +15,7 @@ from infra.settings import Settings
 from infra.sources import Ref, Sources, Unresolved
 from infra.store import Store, open_store
 from infra.urls import open_objects
+from tasks.source import CodeIdentity, code_changes, code_warnings, identified
 from tasks.spec import StepCall
 
 
@@ -23,6 +24,8 @@ class PlannedStep:
     """A step of the plan."""
 
     label: str
+    step: str
+    """Name of the step's kind."""
     assessment: Assessment
 
     def as_json(self) -> dict[str, Any]:
@@ -36,26 +39,46 @@ class PlannedStep:
         }
 
 
-def plan(recipe: str, overrides: Sequence[str] = (), store: str | None = None) -> list[PlannedStep]:
+def plan(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    store: str | None = None,
+    code_identity: CodeIdentity = "version",
+) -> list[PlannedStep]:
     """What `forgetting run` with the same arguments would do. Raises `InputError` for a wrong recipe."""
     loaded = load_recipe(find_recipe(recipe), overrides)
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     opened = open_store(settings.store_url)
     sources = Sources(DigestCache(settings.digest_cache, read_only=True), settings.work_dir / "raw", fetch=False)
     leases = Leases(open_objects(settings.store_url), settings.lease_ttl)
-    walker = PlanWalker(sources, opened, leases, opened.read_head(loaded.name) or {})
+    walker = PlanWalker(sources, opened, leases, opened.read_head(loaded.name) or {}, code_identity)
     walk(loaded, walker)
     return walker.steps
+
+
+def plan_warnings(steps: Sequence[PlannedStep]) -> list[str]:
+    """Cached steps whose code has changed without a new version."""
+    return code_warnings(
+        (step.step, step.label, step.assessment.reasons) for step in steps if step.assessment.state == "cached"
+    )
 
 
 class PlanWalker(RecipeSources):
     """Assesses every step; what a step without a commit would produce is unknown to those below it."""
 
-    def __init__(self, sources: Sources, store: Store, leases: Leases, head: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        store: Store,
+        leases: Leases,
+        head: Mapping[str, Any],
+        code_identity: CodeIdentity = "version",
+    ) -> None:
         super().__init__(sources)
         self.steps: list[PlannedStep] = []
         self._store = store
         self._leases = leases
+        self._code_identity = code_identity
         self._last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
@@ -73,12 +96,14 @@ class PlanWalker(RecipeSources):
             self._leases,
             step=call.spec.name,
             version=call.spec.version,
-            config=call.identity,
+            config=identified(call, self._code_identity).identity,
             inputs=known,
             unknown=unknown,
             last=self._last.get(call.label),
         )
-        planned = PlannedStep(call.label, assessment)
+        if assessment.state == "cached" and assessment.commit is not None:
+            assessment = replace(assessment, reasons=code_changes(call.spec, assessment.commit))
+        planned = PlannedStep(call.label, call.spec.name, assessment)
         self.steps.append(planned)
         return Node(planned)
 

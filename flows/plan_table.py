@@ -20,7 +20,8 @@ def plan_table(steps: Sequence[PlannedStep]) -> Table:
     for step in steps:
         found = step.assessment
         seconds = "" if found.last_seconds is None else f"{found.last_seconds:.1f} s"
-        why = "\n".join(map(_sentence, found.reasons))
+        changed = found.state == "cached" and found.reasons
+        why = "code changed, see below" if changed else "\n".join(map(_sentence, found.reasons))
         table.add_row(escape(step.label), f"[{STYLES[found.state]}]{found.state}[/]", seconds, escape(why))
     return table
 

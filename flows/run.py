@@ -9,31 +9,35 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
-from flows.display import metrics_table, noise_line, open_display, steps_table
+from flows.display import metrics_table, noise_line, open_display, print_warnings, steps_table
 from flows.forgetting import Outcome, StepFailedError, forgetting
 from flows.json_output import print_json
 from forgetting_core.errors import InputError
 from infra.launch import Launcher, StoppedError
 from infra.sources import SourceError
 from tasks.context import LAUNCHED, LISTENER
+from tasks.source import CodeIdentity
 
 INTERRUPTED = 130
 
 
-def run_recipe(recipe: str, overrides: Sequence[str], store: str | None, as_json: bool) -> int:
+def run_recipe(
+    recipe: str, overrides: Sequence[str], store: str | None, as_json: bool, code_identity: CodeIdentity = "version"
+) -> int:
     """Run and report; the exit status. Raises `InputError` and `SourceError` for what is wrong with the recipe."""
     LAUNCHED.set(_stop_on_interrupt)
     start_embedded_server()
     with open_display(Console(stderr=True)) as display:
         LISTENER.set(display)
         try:
-            outcome = forgetting(recipe, list(overrides), store)
+            outcome = forgetting(recipe, list(overrides), store, code_identity)
         except StepFailedError as error:
-            return _report_failure(error, recipe, overrides, store, as_json)
+            return _report_failure(error, recipe, overrides, store, as_json, code_identity)
     if as_json:
         print_json(as_document(outcome))
     else:
         _print_outcome(outcome, Console())
+        print_warnings(outcome.warnings)
     return 0
 
 
@@ -61,6 +65,7 @@ def as_document(outcome: Outcome) -> dict[str, Any]:
         "steps": _steps(outcome),
         "metrics": outcome.metrics,
         **({"noise": noise} if (noise := _noise(outcome)) else {}),
+        "warnings": outcome.warnings,
     }
 
 
@@ -94,7 +99,12 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
 
 
 def _report_failure(
-    failure: StepFailedError, recipe: str, overrides: Sequence[str], store: str | None, as_json: bool
+    failure: StepFailedError,
+    recipe: str,
+    overrides: Sequence[str],
+    store: str | None,
+    as_json: bool,
+    code_identity: CodeIdentity,
 ) -> int:
     cause = failure.__cause__
     interrupted = isinstance(cause, StoppedError)
@@ -107,6 +117,7 @@ def _report_failure(
             recipe,
             *(f"--set {item}" for item in overrides),
             *([f"--store {store}"] if store else []),
+            *(["--code-identity source"] if code_identity == "source" else []),
         ]
     )
     lines = [f"error: {message}"]

@@ -17,9 +17,14 @@ class Execution:
 
 
 class Config(BaseModel):
-    """Base of all configs: immutable, unknown keys refused."""
+    """Base of all configs: immutable, unknown keys refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    Defaults are validated like any value, so that `alpha: 16`, left out or written down, is the same 16.0.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 def identity(value: Any) -> Any:

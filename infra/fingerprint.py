@@ -13,6 +13,9 @@ from typing import Any
 SCHEMA = 1
 """Version of the payload's layout; a change makes every step run again."""
 
+CODE_KEY = "code"
+"""Where an identity config holds the digest of the source, if that is part of identity."""
+
 _PAYLOAD_KEYS = frozenset({"schema", "step", "version", "config", "inputs"})
 
 

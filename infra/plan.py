@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infra.commits import Commit
-from infra.fingerprint import fingerprint, step_payload
+from infra.fingerprint import CODE_KEY, fingerprint, step_payload
 from infra.lease import Leases
 from infra.store import Store
 
@@ -113,7 +113,10 @@ def _known_differences(old: Mapping[str, Any], new: Mapping[str, Any], unknown: 
     found = []
     if old["version"] != new["version"]:
         found.append(Reason("code", f"{new['step']}.version", old["version"], new["version"]))
-    found += [Reason("config", *change) for change in _changes(flatten(old["config"]), flatten(new["config"]))]
+    found += [
+        Reason("code" if change[0] == CODE_KEY else "config", *change)
+        for change in _changes(flatten(old["config"]), flatten(new["config"]))
+    ]
     known = {name: digest for name, digest in old["inputs"].items() if name not in unknown}
     return found + [Reason("input", *change) for change in _changes(known, new["inputs"])]
 

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from fsspec.asyn import sync
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from infra.objects import Advance, NotFoundError, Stored, StoreError, in_order
+from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key, in_order
 from infra.s3_errors import explain, is_missing_key, is_refused_condition
 
 MIB = 2**20

@@ -10,6 +10,8 @@ from typing import Any
 
 from forgetting_core.config import Config, identity
 from forgetting_core.progress import Progress
+from infra.fingerprint import CODE_KEY
+from infra.plan import Reason
 from infra.sources import Kind, Ref
 from tasks.child import Job, Summary
 
@@ -40,11 +42,14 @@ class StepCall:
     config: Mapping[str, Config] = field(default_factory=dict)
     delivered: bool = False
     """Whether a run leaves the artifact in the store even when no other step needs it."""
+    code: str | None = None
+    """Digest of the step's source, where that is part of identity beside the version."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the configs contribute to the fingerprint."""
-        return {name: identity(value) for name, value in self.config.items()}
+        """What the configs, and the code if it is asked for, contribute to the fingerprint."""
+        configs = {name: identity(value) for name, value in self.config.items()}
+        return configs if self.code is None else {**configs, CODE_KEY: self.code}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class StepResult:
     summary: Summary
     seconds: float
     """What computing took, in this run or in the one that did it."""
+    code_changes: list[Reason] = field(default_factory=list)
+    """What of the code has changed since a cached step was computed."""
 
     def output(self, part: str | None) -> Ref | None:
         """The whole artifact, or one of its parts; None for a part that the step left out."""

@@ -16,6 +16,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from infra.staging import ArtifactMissingError
 from tasks.child import Job, run_job
 from tasks.context import CURRENT, RunContext
 from tasks.records import mirror_of, numbers, outputs_of, params_of, produced_of, result_of
+from tasks.source import code_changes, step_source
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
 from tasks.watch import Watch
@@ -124,7 +126,7 @@ def _failure_shown(context: RunContext, call: StepCall) -> Iterator[None]:
 
 def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Ref], state: str) -> StepResult:
     producer = commit.provenance.get("mlflow_run_id")
-    result = result_of(call, commit, state, producer)
+    result = replace(result_of(call, commit, state, producer), code_changes=code_changes(call.spec, commit))
     context.lineage.step(
         call.label,
         inputs=produced_of(refs),
@@ -180,6 +182,7 @@ def _compute(
     instead_of: str | None,
 ) -> Commit:
     """Compute in a child process, publish, commit; scratch goes away only when the commit stands."""
+    source = step_source(call.spec)  # before the files can change under a long computation
     payload = _payload(call, refs)
     fingerprint = fingerprint_of(payload)
     with context.attempt_dir(call.spec.name, fingerprint) as attempt:
@@ -215,6 +218,7 @@ def _compute(
             summary=summary,
             provenance={
                 **context.provenance,
+                **source.record(),
                 "label": call.label,
                 "execution": context.execution.model_dump(),
                 "started": watch.started.isoformat(timespec="seconds"),

@@ -2,14 +2,21 @@
 
 import json
 import random
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import IntEnum, StrEnum
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from infra.fingerprint import canonical_json, fingerprint, step_fingerprint, step_payload
 
@@ -53,6 +60,27 @@ class Point:
     x: int = 0
 
 
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    SMALL = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int
+
+
+class Model(BaseModel):
+    x: int = 0
+
+
 @pytest.mark.parametrize(
     "refused",
     [
@@ -66,8 +94,31 @@ class Point:
         {None: "a"},
         np.float64(1.0),
         np.int64(1),
+        np.zeros(2),
+        np.bool_(True),
         object(),
+        int,
         1j,
+        Decimal("0.7"),
+        Fraction(1, 2),
+        datetime(2026, 1, 1),
+        UUID(int=0),
+        bytearray(b"a"),
+        range(2),
+        iter([1]),
+        {"a": 1}.keys(),
+        Colour.RED,
+        Size.SMALL,
+        Text("a"),
+        Pair(1, 2),
+        OrderedDict(a=1),
+        Counter("a"),
+        Model(),
+        ...,
+        {(1, 2): "a"},
+        {1.5: "a"},
+        {True: "a"},
+        {Colour.RED: "a"},
         float("nan"),
         float("inf"),
         -float("inf"),
@@ -101,3 +152,8 @@ def test_the_fingerprint_is_pinned_so_that_an_upgrade_keeps_the_cache() -> None:
 def test_a_payload_with_other_keys_is_refused() -> None:
     with pytest.raises(ValueError, match="version"):
         fingerprint({**step_payload("split", 1, {}, {}), "time": 1})
+
+
+def test_a_value_without_canonical_form_gives_no_fingerprint() -> None:
+    with pytest.raises(TypeError, match=r"config\.tasks: a builtins\.set has no canonical JSON form"):
+        step_fingerprint("evaluate", 1, {"tasks": {"boolq"}}, {})

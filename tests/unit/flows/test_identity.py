@@ -1,0 +1,119 @@
+"""Which steps run again when a field of the recipe changes: each field, generated from the model."""
+
+import pytest
+
+from forgetting_core.config import Recipe, TrainingConfig
+from tests.identity import RECIPES, Flip, all_fields, flips, noticed, record, walked
+
+FLIPS = flips()
+OF_THE_STEP = {
+    "data": "split",
+    "split": "split",
+    "reference": "reference",
+    "score": "score[",
+    "partition": "partition",
+    "evaluate": "evaluate[",
+    "synthetic": "prepare",
+}
+"""Part of the recipe: start of the labels of the steps that see it."""
+ONLY_REPORTED = {"name", "baselines"}
+SHARED_WITH_BASELINES = {*TrainingConfig.model_fields, "normalization"}
+
+
+def steps_that_see(flip: Flip) -> set[str]:
+    """By the design: each step its own part of the recipe, the report all of it."""
+    labels = walked(flip.recipe).identities.keys()
+    if flip.field == "execution.micro_batch" and flip.recipe == "microbatch":
+        return {label for label in labels if label.startswith("forget")}
+    if flip.execution:
+        return set()
+    section = str(flip.path[0])
+    if section in ONLY_REPORTED:
+        return {"report"}
+    if section == "forget":
+        shared = flip.path[1] in SHARED_WITH_BASELINES
+        return {
+            "report",
+            *(label for label in labels if label == "forget" or (shared and label.startswith("forget"))),
+        }
+    assert section in OF_THE_STEP, f"the recipe has a new part `{section}`: say here which steps see it"
+    return {"report", *(label for label in labels if label.startswith(OF_THE_STEP[section]))}
+
+
+def below(flip: Flip, labels: set[str]) -> set[str]:
+    """`labels` and every step that reads, directly or not, what they write (the table of the design)."""
+    everything, objective = set(flip.walked.identities), flip.after.forget
+    evaluations = {label for label in everything if label.startswith("evaluate[")}
+    fine_tunes = {label for label in everything if label.startswith("forget")}
+    reads_labels = fine_tunes - {"forget[sft]", *(["forget"] if objective.objective == "sft" else [])}
+    reached = set(labels)
+    if "prepare" in reached:
+        return everything
+    if "split" in reached:
+        reached |= everything - {"prepare"}
+    if "reference" in reached:
+        reached |= {"score[reference]", "evaluate[reference]"}
+    if {"score[base]", "score[reference]"} & reached:
+        reached.add("partition")
+    if "score[base]" in reached and getattr(objective, "negative", None) == "npo":
+        reached.add("forget")
+    if "partition" in reached:
+        reached |= reads_labels
+    for label in reached & fine_tunes:
+        reached.add("evaluate[forget]" if label == "forget" else label.replace("forget[", "evaluate["))
+    if reached & (evaluations | {"partition"}):
+        reached.add("report")
+    return reached & everything
+
+
+@pytest.mark.parametrize("flip", FLIPS, ids=str)
+def test_a_changed_field_is_noticed_by_the_steps_that_see_it_and_those_below(flip: Flip) -> None:
+    assert flip.old != flip.new or type(flip.old) is not type(flip.new)
+    own, fingerprints = noticed(flip)
+    expected = steps_that_see(flip) & flip.walked.identities.keys()
+    assert own == expected, f"{flip}: {flip.old!r} -> {flip.new!r}"
+    if flip.field not in ("baselines", "forget.objective"):  # these change what reads what
+        assert fingerprints == below(flip, expected), f"{flip}: {flip.old!r} -> {flip.new!r}"
+
+
+def test_every_field_is_changed_in_some_recipe() -> None:
+    missing = all_fields() - {(flip.model.__name__, flip.name) for flip in FLIPS}
+    assert not missing, f"add a recipe to tests/identity.py in which these are set: {sorted(missing)}"
+
+
+def test_beside_the_execution_part_only_addresses_are_marked_as_execution() -> None:
+    marked = {(flip.model.__name__, flip.name) for flip in FLIPS if flip.execution and flip.path[0] != "execution"}
+    assert marked == {
+        ("ModelSource", "path"),
+        ("ModelSource", "revision"),
+        ("HubData", "hub"),
+        ("HubData", "revision"),
+        ("HubData", "split"),
+        ("HubData", "name"),
+        ("DataConfig", "train"),
+        ("DataConfig", "reference"),
+        ("EvaluateConfig", "task_dir"),
+    }, "a wrong marker is a stale result: mark only how a step is computed, or where its input is"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_recipe_gives_the_same_fingerprints(name: str) -> None:
+    again = Recipe.model_validate(RECIPES[name].model_dump(by_alias=True))
+    assert record(again).fingerprints == record(RECIPES[name]).fingerprints
+
+
+def test_steps_with_the_same_config_differ_by_what_they_read() -> None:
+    found = record(RECIPES["forget"]).fingerprints
+    assert len(set(found.values())) == len(found)
+
+
+def test_another_rho_runs_partition_what_reads_the_labels_and_no_more() -> None:
+    (flip,) = [flip for flip in FLIPS if (flip.recipe, flip.field) == ("forget", "partition.rho")]
+    assert noticed(flip)[1] == {
+        "partition",
+        "forget",
+        "forget[ignore]",
+        "evaluate[forget]",
+        "evaluate[ignore]",
+        "report",
+    }
