@@ -68,6 +68,24 @@ def plan(
 
 
 @app.command()
+def sweep(
+    recipe: RecipeArgument,
+    rho: Annotated[str, typer.Option(help="Values separated by commas: `0.3,0.5,0.7`.")],
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe once per ρ; the steps that do not depend on ρ are computed once.
+
+    Example: `forgetting sweep demo --rho 0.6,0.7,0.8`
+    """
+    Settings.from_environment(store=store).prepare_environment()
+    from flows.run_sweep import sweep_recipe
+
+    raise typer.Exit(sweep_recipe(recipe, rho.split(","), set_ or [], store, as_json))
+
+
+@app.command()
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check store, MLflow, Prefect and device, and say what to do about each fault.
 

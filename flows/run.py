@@ -1,6 +1,5 @@
 """`forgetting run`: starts the flow in this process, shows it, and turns its end into an exit status."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -8,19 +7,16 @@ from typing import Any
 from rich.console import Console
 
 from flows.display import metrics_table, noise_line, open_display, steps_table
+from flows.failure import INTERRUPTED, command_line, is_mendable, message_of, notes_of, was_interrupted
 from flows.forgetting import Outcome, StepFailedError, forgetting
+from flows.interrupt import Interrupt
 from flows.json_output import print_json
-from forgetting_core.errors import InputError, Interrupted
-from infra.launch import Launcher, NotStartedError
-from infra.sources import SourceError
-from tasks.context import LAUNCHED, LISTENER
-
-INTERRUPTED = 130
+from tasks.context import LISTENER
 
 
 def run_recipe(recipe: str, overrides: Sequence[str], store: str | None, as_json: bool) -> int:
     """Run and report; the exit status. Raises `InputError` and `SourceError` for what is wrong with the recipe."""
-    LAUNCHED.set(_stop_on_interrupt)
+    Interrupt().listen()
     with open_display(Console(stderr=True)) as display:
         LISTENER.set(display)
         try:
@@ -75,39 +71,22 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(f"MLflow: {outcome.ui_command}", soft_wrap=True, highlight=False, markup=False)
 
 
+def failure_document(failure: Exception) -> dict[str, Any]:
+    """The form of `run --json` for a run that failed: why, and what was done."""
+    steps = _steps(failure.outcome) if isinstance(failure, StepFailedError) else {}
+    return {"error": message_of(failure), "steps": steps}
+
+
 def _report_failure(
     failure: StepFailedError, recipe: str, overrides: Sequence[str], store: str | None, as_json: bool
 ) -> int:
-    cause = failure.__cause__
-    interrupted = isinstance(cause, Interrupted | NotStartedError)
-    message = f"{failure.label}: {'interrupted' if interrupted else cause}"
     if as_json:
-        print_json({"error": message, "steps": _steps(failure.outcome)})
-    again = " ".join(
-        [
-            "forgetting run",
-            recipe,
-            *(f"--set {item}" for item in overrides),
-            *([f"--store {store}"] if store else []),
-        ]
-    )
-    lines = [f"error: {message}"]
-    mendable = isinstance(cause, InputError | SourceError)
-    if not mendable:
-        lines += [] if interrupted else getattr(cause, "__notes__", [])
+        print_json(failure_document(failure))
+    lines = [f"error: {message_of(failure)}", *notes_of(failure)]
+    if not is_mendable(failure):
+        again = command_line("run", recipe, overrides, store)
         lines.append(f"{len(failure.outcome.steps)} steps are done and kept; continue with: {again}")
     print("\n".join(lines), file=sys.stderr)
-    if interrupted:
+    if was_interrupted(failure):
         return INTERRUPTED
-    return 2 if mendable else 1
-
-
-def _stop_on_interrupt(launcher: Launcher) -> None:
-    """Ctrl-C asks the steps to save and end; a second one ends this process at once."""
-
-    def stop(*_: object) -> None:
-        print("\ninterrupted: saving what is done; press Ctrl-C again to give that up", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        launcher.stop()
-
-    signal.signal(signal.SIGINT, stop)
+    return 2 if is_mendable(failure) else 1
