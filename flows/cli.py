@@ -68,6 +68,32 @@ def plan(
 
 
 @app.command()
+def explain(
+    step: Annotated[str, typer.Argument(help="A step as `plan` names it, such as `forget` or `score[base]`.")],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare one step with what the last completed run used, down to the root causes. Reads only.
+
+    Example: `forgetting explain forget demo --set partition.rho=0.5`
+    """
+    from flows.explain import explain as explain_step
+
+    explanation = explain_step(step, recipe, set_ or [], store)
+    if as_json:
+        print_json(explanation.as_json())
+        return
+    from rich.console import Console
+
+    from flows.explain_text import explanation_lines
+
+    for line in explanation_lines(explanation):
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def sweep(
     recipe: RecipeArgument,
     rho: Annotated[str, typer.Option(help="Values separated by commas: `0.3,0.5,0.7`.")],

@@ -7,6 +7,7 @@ from typing import Any
 from flows.dag import Input, Node, walk
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
+from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
 from infra.plan import Assessment, assess
@@ -22,6 +23,13 @@ class PlannedStep:
 
     label: str
     assessment: Assessment
+    call: StepCall
+    inputs: Mapping[str, str]
+    """Content digests by name, where they are known."""
+    unknown: Mapping[str, str]
+    """Why the content of the other inputs is not known yet."""
+    upstream: Mapping[str, "PlannedStep"]
+    """The steps that inputs come from."""
 
     def as_json(self) -> dict[str, Any]:
         """The form of `plan --json`."""
@@ -36,13 +44,17 @@ class PlannedStep:
 
 def plan(recipe: str, overrides: Sequence[str] = (), store: str | None = None) -> list[PlannedStep]:
     """What `forgetting run` with the same arguments would do. Raises `InputError` for a wrong recipe."""
-    loaded = load_recipe(find_recipe(recipe), overrides)
+    return walk_plan(load_recipe(find_recipe(recipe), overrides), store).steps
+
+
+def walk_plan(loaded: Recipe, store: str | None) -> "PlanWalker":
+    """Every step of a recipe assessed."""
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     opened = open_store(settings.store_url)
     sources = Sources(DigestCache(settings.digest_cache, read_only=True), settings.work_dir / "raw", fetch=False)
     walker = PlanWalker(sources, opened, opened.read_head(loaded.name) or {})
     walk(loaded, walker)
-    return walker.steps
+    return walker
 
 
 class PlanWalker(RecipeSources):
@@ -51,8 +63,10 @@ class PlanWalker(RecipeSources):
     def __init__(self, sources: Sources, store: Store, head: Mapping[str, Any]) -> None:
         super().__init__(sources)
         self.steps: list[PlannedStep] = []
-        self._store = store
-        self._last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
+        self.store = store
+        self.head = head
+        """What the recipe's last completed run used; empty without one."""
+        self.last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
         """See `Walker.step`."""
@@ -65,15 +79,16 @@ class PlanWalker(RecipeSources):
                 case Unresolved(reason):
                     unknown[name] = reason
         assessment = assess(
-            self._store,
+            self.store,
             step=call.spec.name,
             version=call.spec.version,
             config=call.identity,
             inputs=known,
             unknown=unknown,
-            last=self._last.get(call.label),
+            last=self.last.get(call.label),
         )
-        planned = PlannedStep(call.label, assessment)
+        upstream = {name: value.handle for name, value in inputs.items() if isinstance(value, Node)}
+        planned = PlannedStep(call.label, assessment, call, known, unknown, upstream)
         self.steps.append(planned)
         return Node(planned)
 
