@@ -1,13 +1,13 @@
 """`forgetting sweep`: starts the sweep in this process, shows it, and turns its end into an exit status."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from flows.display import open_display
-from flows.failure import INTERRUPTED, command_line, message_of, notes_of
+from flows.failure import INTERRUPTED, command_line, is_mendable, message_of, notes_of
 from flows.interrupt import Interrupt
 from flows.json_output import print_json
 from flows.run import as_document, failure_document
@@ -67,10 +67,9 @@ def _print_outcome(outcome: SweepOutcome, console: Console) -> None:
         console.print(f"Plot:   {outcome.plot} (and .png)", soft_wrap=True, highlight=False, markup=False)
 
 
-def _failure_lines(outcome: SweepOutcome, again: str) -> list[str]:
-    lines = [
-        line
-        for rho, failure in outcome.failures.items()
-        for line in (f"error: rho {rho}: {message_of(failure)}", *notes_of(failure))
-    ]
-    return [*lines, f"what is done is kept; continue with: {again}"]
+def _failure_lines(outcome: SweepOutcome, again: str) -> Iterator[str]:
+    for rho, failure in outcome.failures.items():
+        yield f"error: rho {rho}: {message_of(failure)}"
+        yield from notes_of(failure)
+    if outcome.interrupted or not all(map(is_mendable, outcome.failures.values())):
+        yield f"what is done is kept; continue with: {again}"

@@ -30,7 +30,16 @@ def plot_sweep(runs: Mapping[str, Metrics], title: str, path: Path) -> Path | No
         panels = [figure.add_subplot(high, wide, place + 1) for place in range(len(columns))]
         for axes, (task, metric) in zip(panels, columns, strict=True):
             _draw(axes, runs, task, metric)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+        drawn = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+        names = [name for name in (*SWEPT, *FIXED) if name in drawn]
+        figure.legend(
+            [drawn[name] for name in names],
+            names,
+            title="bars and bands: one standard error",
+            loc="outside lower center",
+            ncols=len(names),
+            frameon=False,
+        )
         figure.suptitle(f"{title}: sweep over ρ")
         path.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".svg", ".png"):
