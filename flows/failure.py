@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from flows.forgetting import StepFailedError
-from forgetting_core.errors import InputError, Interrupted
-from infra.launch import NotStartedError
+from forgetting_core.errors import InputError
+from infra.launch import StoppedError
 from infra.sources import SourceError
 
 INTERRUPTED = 130
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 def was_interrupted(error: BaseException) -> bool:
     """Whether a run ended because it was asked to."""
-    return isinstance(error, StepFailedError) and isinstance(error.__cause__, Interrupted | NotStartedError)
+    return isinstance(error, StepFailedError) and isinstance(error.__cause__, StoppedError)
 
 
 def is_mendable(error: BaseException) -> bool:

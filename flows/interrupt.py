@@ -2,8 +2,12 @@
 
 import signal
 import sys
+import threading
 
-from infra.launch import Launcher
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
+
+from infra.launch import Launcher, beyond_ctrl_c
 from tasks.context import LAUNCHED
 
 
@@ -20,6 +24,8 @@ class Interrupt:
 
     def listen(self) -> None:
         """Hear of every launcher of this context. For the main thread."""
+        if get_current_settings().api.url is None:
+            _start_prefect_server()
         LAUNCHED.set(self._launched)
 
     def _launched(self, launcher: Launcher) -> None:
@@ -35,3 +41,16 @@ class Interrupt:
         self._requested = True
         assert self._launcher is not None  # listens only from then on
         self._launcher.stop()
+
+
+def _start_prefect_server() -> None:
+    """Start Prefect's embedded server as Prefect would, but so that Ctrl-C leaves it up to record the end."""
+
+    def start() -> None:
+        with beyond_ctrl_c():
+            SubprocessASGIServer().start()
+
+    # a thread of its own, so that Ctrl-C works here meanwhile
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join()

@@ -16,9 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from forgetting_core.errors import Interrupted
 from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
+from infra.launch import StoppedError
 from infra.lineage import Produced
 from infra.manifest import Artifact
 from infra.objects import StoreError
@@ -121,7 +123,11 @@ def _compute(
     )
 
     watch = Watch(context, call.label, run_id)
-    summary = context.launcher.run(run_job, job, watch)
+    try:
+        summary = context.launcher.run(run_job, job, watch)
+    except Interrupted:
+        # Prefect would take a BaseException for a crash and hide it
+        raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
     watch.send_curves()
     artifact = context.store.publish(call.spec.name, out)
     commit = context.store.commit(

@@ -62,15 +62,16 @@ def start(state: Path, *arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
 def _interrupt_second(process: "subprocess.Popen[str]") -> tuple[dict[str, Any], int]:
-    """Ctrl-C between the first ρ and the second; (document, exit status)."""
+    """Ctrl-C, for the whole process group as a terminal does it, when the second ρ begins."""
     assert process.stderr is not None
     for line in process.stderr:
         if "(2 of 3)" in line:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
             break
     output, _ = process.communicate(timeout=300)
     return json.loads(output), process.returncode
