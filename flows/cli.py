@@ -84,6 +84,50 @@ def plan(
 
 
 @app.command()
+def explain(
+    step: Annotated[str, typer.Argument(help="A step as `plan` names it, such as `forget` or `score[base]`.")],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare one step with what the last completed run used, down to the root causes. Reads only.
+
+    Example: `forgetting explain forget demo --set partition.rho=0.5`
+    """
+    from flows.explain import explain as explain_step
+
+    explanation = explain_step(step, recipe, set_ or [], store)
+    if as_json:
+        print_json(explanation.as_json())
+        return
+    from rich.console import Console
+
+    from flows.explain_text import explanation_lines
+
+    for line in explanation_lines(explanation):
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    recipe: RecipeArgument,
+    rho: Annotated[str, typer.Option(help="Values separated by commas: `0.3,0.5,0.7`.")],
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe once per ρ; the steps that do not depend on ρ are computed once.
+
+    Example: `forgetting sweep demo --rho 0.6,0.7,0.8`
+    """
+    Settings.from_environment(store=store).prepare_environment()
+    from flows.run_sweep import sweep_recipe
+
+    raise typer.Exit(sweep_recipe(recipe, rho.split(","), set_ or [], store, as_json))
+
+
+@app.command()
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check store, MLflow, Prefect and device, and say what to do about each fault.
 

@@ -4,7 +4,7 @@ Everything that moves goes to standard error; standard output is for results.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -147,28 +147,35 @@ def steps_table(steps: Mapping[str, Any], store: str) -> Table:
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     """A row per model, a column per metric, standard errors beside the values."""
-    columns = sorted(
-        {(task, name) for tasks in metrics.values() for task in tasks for name in _values(tasks[task])}
-    )
+    columns = metric_columns(metrics.values())
     table = Table("model", title="Metrics", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for task, name in columns:
         table.add_column(f"{escape(task)}\n{escape(name)}", justify="right")
     for model, tasks in metrics.items():
-        table.add_row(model, *(_cell(tasks.get(task, {}), name) for task, name in columns))
+        table.add_row(model, *metric_cells(tasks, columns))
     return table
 
 
-def _values(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of the values worth a column: neither standard errors nor counts."""
-    return [name for name in metrics if not name.endswith("_stderr") and name != "tokens"]
+def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
+    """(task, metric) of every value worth a column: neither standard errors nor counts."""
+    return sorted(
+        {
+            (task, name)
+            for tasks in models
+            for task, values in tasks.items()
+            for name in values
+            if not name.endswith("_stderr") and name != "tokens"
+        }
+    )
 
 
-def _cell(metrics: Mapping[str, float], name: str) -> str:
-    if name not in metrics:
-        return ""
-    error = metrics.get(f"{name}_stderr")
-    value = metrics[name]
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+def metric_cells(tasks: Mapping[str, Mapping[str, float]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """One model's values with their standard errors, empty where it lacks the metric."""
+    for task, name in columns:
+        values = tasks.get(task, {})
+        error = values.get(f"{name}_stderr")
+        value = f"{values[name]:.3f}" if name in values else ""
+        yield value if error is None else f"{value} ± {error:.3f}"
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -122,7 +122,10 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
             recipe=recipe.name,
             variant=f"ρ={recipe.partition.rho}",
             params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
-            tags={"prefect_flow_run_id": flow_run.id},
+            tags={
+                "prefect_flow_run_id": flow_run.id,
+                "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
+            },
         ),
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
         digests=DigestCache(settings.digest_cache),

@@ -7,6 +7,7 @@ from typing import Any
 from flows.dag import Input, Node, walk
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
+from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
 from infra.lease import Leases
@@ -27,6 +28,13 @@ class PlannedStep:
     step: str
     """Name of the step's kind."""
     assessment: Assessment
+    call: StepCall
+    inputs: Mapping[str, str]
+    """Content digests by name, where they are known."""
+    unknown: Mapping[str, str]
+    """Why the content of the other inputs is not known yet."""
+    upstream: Mapping[str, "PlannedStep"]
+    """The steps that inputs come from."""
 
     def as_json(self) -> dict[str, Any]:
         """The form of `plan --json`."""
@@ -46,14 +54,18 @@ def plan(
     code_identity: CodeIdentity = "version",
 ) -> list[PlannedStep]:
     """What `forgetting run` with the same arguments would do. Raises `InputError` for a wrong recipe."""
-    loaded = load_recipe(find_recipe(recipe), overrides)
+    return walk_plan(load_recipe(find_recipe(recipe), overrides), store, code_identity).steps
+
+
+def walk_plan(loaded: Recipe, store: str | None, code_identity: CodeIdentity = "version") -> "PlanWalker":
+    """Every step of a recipe assessed."""
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     opened = open_store(settings.store_url)
     sources = Sources(DigestCache(settings.digest_cache, read_only=True), settings.work_dir / "raw", fetch=False)
     leases = Leases(open_objects(settings.store_url), settings.lease_ttl)
     walker = PlanWalker(sources, opened, leases, opened.read_head(loaded.name) or {}, code_identity)
     walk(loaded, walker)
-    return walker.steps
+    return walker
 
 
 def plan_warnings(steps: Sequence[PlannedStep]) -> list[str]:
@@ -76,10 +88,12 @@ class PlanWalker(RecipeSources):
     ) -> None:
         super().__init__(sources)
         self.steps: list[PlannedStep] = []
-        self._store = store
+        self.store = store
+        self.head = head
+        """What the recipe's last completed run used; empty without one."""
+        self.last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
         self._leases = leases
         self._code_identity = code_identity
-        self._last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
         """See `Walker.step`."""
@@ -92,18 +106,19 @@ class PlanWalker(RecipeSources):
                 case Unresolved(reason):
                     unknown[name] = reason
         assessment = assess(
-            self._store,
+            self.store,
             self._leases,
             step=call.spec.name,
             version=call.spec.version,
             config=identified(call, self._code_identity).identity,
             inputs=known,
             unknown=unknown,
-            last=self._last.get(call.label),
+            last=self.last.get(call.label),
         )
         if assessment.state == "cached" and assessment.commit is not None:
             assessment = replace(assessment, reasons=code_changes(call.spec, assessment.commit))
-        planned = PlannedStep(call.label, call.spec.name, assessment)
+        upstream = {name: value.handle for name, value in inputs.items() if isinstance(value, Node)}
+        planned = PlannedStep(call.label, call.spec.name, assessment, call, known, unknown, upstream)
         self.steps.append(planned)
         return Node(planned)
 

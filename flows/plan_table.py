@@ -21,20 +21,22 @@ def plan_table(steps: Sequence[PlannedStep]) -> Table:
         found = step.assessment
         seconds = "" if found.last_seconds is None else f"{found.last_seconds:.1f} s"
         changed = found.state == "cached" and found.reasons
-        why = "code changed, see below" if changed else "\n".join(map(_sentence, found.reasons))
+        why = "code changed, see below" if changed else "\n".join(map(sentence, found.reasons))
         table.add_row(escape(step.label), f"[{STYLES[found.state]}]{found.state}[/]", seconds, escape(why))
     return table
 
 
-def _sentence(reason: Reason) -> str:
+def sentence(reason: Reason) -> str:
+    """One reason in one line."""
     if reason.kind == "missing":
         return str(reason.new or f"{reason.field} {reason.old} is gone")
     if reason.kind == "input" and reason.old is None:
-        return f"input {reason.field}: {_shown(reason.new)}"
-    change = f"{_shown(reason.old)} → {_shown(reason.new)}"
+        return f"input {reason.field}: {shown(reason.new)}"
+    change = f"{shown(reason.old)} → {shown(reason.new)}"
     return f"{reason.field}: {change}" if reason.kind != "input" else f"input {reason.field}: {change}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as it stands in a line; digests are cut."""
     text = str(value)
     return text[:SHOWN_DIGITS] if len(text) == 64 else text

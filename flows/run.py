@@ -1,32 +1,25 @@
 """`forgetting run`: starts the flow in this process, shows it, and turns its end into an exit status."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
 from flows.display import metrics_table, noise_line, open_display, print_warnings, steps_table
+from flows.failure import INTERRUPTED, command_line, is_mendable, message_of, notes_of, was_interrupted
 from flows.forgetting import Outcome, StepFailedError, forgetting
+from flows.interrupt import Interrupt
 from flows.json_output import print_json
-from forgetting_core.errors import InputError
-from infra.launch import Launcher, StoppedError
-from infra.sources import SourceError
-from tasks.context import LAUNCHED, LISTENER
+from tasks.context import LISTENER
 from tasks.source import CodeIdentity
-
-INTERRUPTED = 130
 
 
 def run_recipe(
     recipe: str, overrides: Sequence[str], store: str | None, as_json: bool, code_identity: CodeIdentity = "version"
 ) -> int:
     """Run and report; the exit status. Raises `InputError` and `SourceError` for what is wrong with the recipe."""
-    LAUNCHED.set(_stop_on_interrupt)
-    start_embedded_server()
+    Interrupt().listen()
     with open_display(Console(stderr=True)) as display:
         LISTENER.set(display)
         try:
@@ -39,21 +32,6 @@ def run_recipe(
         _print_outcome(outcome, Console())
         print_warnings(outcome.warnings)
     return 0
-
-
-def start_embedded_server() -> None:
-    """Start Prefect's own embedded server where no other is named, deaf to Ctrl-C.
-
-    A terminal sends the interrupt to every process of its group; the server would end before the steps have saved.
-    It inherits the blocked signal, and ends with this process as usual.
-    """
-    if PREFECT_API_URL.value():
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        SubprocessASGIServer().start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:
@@ -98,6 +76,12 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(f"MLflow: {outcome.ui_command}", soft_wrap=True, highlight=False, markup=False)
 
 
+def failure_document(failure: Exception) -> dict[str, Any]:
+    """The form of `run --json` for a run that failed: why, and what was done."""
+    steps = _steps(failure.outcome) if isinstance(failure, StepFailedError) else {}
+    return {"error": message_of(failure), "steps": steps}
+
+
 def _report_failure(
     failure: StepFailedError,
     recipe: str,
@@ -106,37 +90,14 @@ def _report_failure(
     as_json: bool,
     code_identity: CodeIdentity,
 ) -> int:
-    cause = failure.__cause__
-    interrupted = isinstance(cause, StoppedError)
-    message = f"{failure.label}: {'interrupted' if interrupted else cause}"
     if as_json:
-        print_json({"error": message, "steps": _steps(failure.outcome)})
-    again = " ".join(
-        [
-            "forgetting run",
-            recipe,
-            *(f"--set {item}" for item in overrides),
-            *([f"--store {store}"] if store else []),
-            *(["--code-identity source"] if code_identity == "source" else []),
-        ]
-    )
-    lines = [f"error: {message}"]
-    mendable = isinstance(cause, InputError | SourceError)
-    if not mendable:
-        lines += [] if interrupted else getattr(cause, "__notes__", [])
+        print_json(failure_document(failure))
+    lines = [f"error: {message_of(failure)}", *notes_of(failure)]
+    if not is_mendable(failure):
+        options = ["--code-identity", "source"] if code_identity == "source" else []
+        again = command_line("run", recipe, overrides, store, *options)
         lines.append(f"{len(failure.outcome.steps)} steps are done and kept; continue with: {again}")
     print("\n".join(lines), file=sys.stderr)
-    if interrupted:
+    if was_interrupted(failure):
         return INTERRUPTED
-    return 2 if mendable else 1
-
-
-def _stop_on_interrupt(launcher: Launcher) -> None:
-    """Ctrl-C asks the steps to save and end; a second one ends this process at once."""
-
-    def stop(*_: object) -> None:
-        print("\ninterrupted: saving what is done; press Ctrl-C again to give that up", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        launcher.stop()
-
-    signal.signal(signal.SIGINT, stop)
+    return 2 if is_mendable(failure) else 1

@@ -52,7 +52,7 @@ def canonical_share(value: object) -> str:
         raise ValueError("expected a number from 0 to 1, such as 0.7") from None
     if not share.is_finite() or not 0 <= share <= 1:
         raise ValueError("expected a number from 0 to 1, such as 0.7")
-    return format(share.normalize(), "f")
+    return format(share.copy_abs().normalize(), "f")
 
 
 Share = Annotated[str, BeforeValidator(canonical_share)]

@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -47,6 +48,8 @@ class Launcher:
     def __init__(self, concurrent: int, preload: Sequence[str]) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["__main__", *preload])
+        # now, because starting it lets SIGINT through again, in `beyond_ctrl_c` too
+        resource_tracker.ensure_running()
         self._slots = threading.BoundedSemaphore(concurrent)
         self._children: set[Any] = set()
         self.stopping = threading.Event()
@@ -65,7 +68,8 @@ class Launcher:
                 raise StoppedError("not started: the run was asked to stop")
             receiver, sender = self._context.Pipe(duplex=False)
             child = self._context.Process(target=_main, args=(target, job, sender))
-            child.start()
+            with beyond_ctrl_c():
+                child.start()
             sender.close()
             self._children.add(child)
             try:
@@ -88,6 +92,8 @@ class Launcher:
                 kind, value = receiver.recv()
             except EOFError:
                 child.join()
+                if self.stopping.is_set() and child.exitcode == -signal.SIGTERM:
+                    raise StoppedError("stopped before it began to listen") from None
                 raise ChildDiedError(child.exitcode) from None
             if kind == "message":
                 on_message(value)
@@ -97,6 +103,19 @@ class Launcher:
                 error, trace = value
                 error.add_note(trace)
                 raise error
+
+
+@contextlib.contextmanager
+def beyond_ctrl_c() -> Iterator[None]:
+    """Processes that this thread starts meanwhile never get SIGINT, nor do their children.
+
+    A terminal sends it to every process of its group; who should stop, and when, is for this process to say.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StoppedError(RuntimeError):

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infra.commits import Commit
-from infra.fingerprint import CODE_KEY, fingerprint, step_payload
+from infra.fingerprint import CODE_KEY, canonical_json, fingerprint, step_payload
 from infra.lease import Leases
 from infra.store import Store
 
+ABSENT = "(absent)"
+"""Stands in a `Reason` for a field or an input that is not there on one side."""
 State = Literal["cached", "run", "maybe", "running", "evicted"]
 
 
@@ -70,8 +72,8 @@ def assess(
             return Assessment(state, commit.fingerprint, [gone], commit, _seconds(commit))
     candidates = list(store.commits(step))
     payload = step_payload(step, version, config, inputs)
-    nearest = _nearest(candidates, payload, unknown, last)
-    reasons = _reasons(nearest.payload if nearest else None, payload, unknown)
+    earlier = nearest(candidates, payload, unknown, last)
+    reasons = _reasons(earlier.payload if earlier else None, payload, unknown)
     if unknown:
         possible = any(not _known_differences(c.payload, payload, unknown) for c in candidates)
         state = "maybe" if possible else "run"
@@ -82,11 +84,11 @@ def assess(
         None if unknown else fingerprint(payload),
         reasons,
         None,
-        _seconds(nearest) if nearest else None,
+        _seconds(earlier) if earlier else None,
     )
 
 
-def _nearest(
+def nearest(
     commits: Iterable[Commit], payload: Mapping[str, Any], unknown: Mapping[str, str], last: str | None
 ) -> Commit | None:
     """The recipe's last one, or else the one with the fewest differences."""
@@ -115,15 +117,17 @@ def _known_differences(old: Mapping[str, Any], new: Mapping[str, Any], unknown: 
         found.append(Reason("code", f"{new['step']}.version", old["version"], new["version"]))
     found += [
         Reason("code" if change[0] == CODE_KEY else "config", *change)
-        for change in _changes(flatten(old["config"]), flatten(new["config"]))
+        for change in changes(flatten(old["config"]), flatten(new["config"]))
     ]
     known = {name: digest for name, digest in old["inputs"].items() if name not in unknown}
-    return found + [Reason("input", *change) for change in _changes(known, new["inputs"])]
+    return found + [Reason("input", *change) for change in changes(known, new["inputs"])]
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, old, new) of what differs as a fingerprint sees it: 1 is not 1.0; `ABSENT` is not null."""
     names = [*old, *(name for name in new if name not in old)]
-    return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+    pairs = [(name, old.get(name, ABSENT), new.get(name, ABSENT)) for name in names]
+    return [(name, before, now) for name, before, now in pairs if canonical_json(before) != canonical_json(now)]
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""One step against one earlier commit, in full: what differs, what agrees, and what differs without mattering.
+
+Where `infra.plan` gives the reasons for a state, this gives the whole comparison, for a cached step too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.commits import Commit
+from infra.fingerprint import step_payload
+from infra.plan import Reason, changes, flatten, nearest
+from infra.store import Store
+
+
+@dataclass(frozen=True)
+class InputChange:
+    """One input of a step, then and now."""
+
+    name: str
+    old: str | None
+    """Content digest; None: the step did not have this input."""
+    new: str | None
+    """Content digest; None: the step does not have this input, or its content is not known yet."""
+    unknown: str | None = None
+    """Why the content is not known yet."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether it differs, or may."""
+        return self.unknown is not None or self.old != self.new
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A step as it would run now, against an earlier commit of it."""
+
+    earlier: Commit
+    config: list[Reason]
+    unchanged: int
+    """Config fields that agree."""
+    inputs: list[InputChange]
+    code: list[Reason]
+    execution: list[Reason]
+    """How the step is computed: differs, but is no part of its identity."""
+
+
+def earlier_commit(
+    store: Store,
+    *,
+    step: str,
+    version: int,
+    config: dict[str, Any],
+    inputs: Mapping[str, str],
+    unknown: Mapping[str, str],
+    last: str | None,
+) -> Commit | None:
+    """The commit whose fingerprint is `last`, or else the one of `step` with the fewest differences."""
+    used = store.lookup(step, last) if last else None
+    return used or nearest(store.commits(step), step_payload(step, version, config, inputs), unknown, None)
+
+
+def compare(
+    earlier: Commit,
+    *,
+    version: int,
+    config: dict[str, Any],
+    inputs: Mapping[str, str],
+    unknown: Mapping[str, str],
+    execution: Mapping[str, Any],
+) -> Comparison:
+    """All differences; see `plan.assess` for `inputs` and `unknown`."""
+    old_config, new_config = flatten(earlier.payload["config"]), flatten(config)
+    changed = [Reason("config", *change) for change in changes(old_config, new_config)]
+    old_inputs = earlier.payload["inputs"]
+    names = sorted({*old_inputs, *inputs, *unknown})
+    old_version = earlier.payload["version"]
+    return Comparison(
+        earlier=earlier,
+        config=changed,
+        unchanged=len(new_config.keys() - {reason.field for reason in changed}),
+        inputs=[InputChange(name, old_inputs.get(name), inputs.get(name), unknown.get(name)) for name in names],
+        code=[Reason("code", f"{earlier.step}.version", old_version, version)] if old_version != version else [],
+        execution=[
+            Reason("config", f"execution.{name}", old, new)
+            for name, old, new in changes(earlier.provenance.get("execution", {}), execution)
+        ],
+    )
