@@ -81,6 +81,8 @@ class Walker(Protocol):
 def walk(recipe: Recipe, to: Walker) -> None:
     """Visit every step in an order in which inputs come first."""
     base, tokenizer, raw, trusted, tasks = _sources(recipe, to)
+    named = recipe.reference.model
+    reference: Input = to.model(named, "reference.model") if named else None
 
     split = to.step(
         StepCall("split", SPLIT, {"data": recipe.data, "split": recipe.split}),
@@ -88,13 +90,11 @@ def walk(recipe: Recipe, to: Walker) -> None:
     )
     train = split["train"]
 
-    if recipe.reference.model is None:
-        reference: Input = to.step(
+    if reference is None:
+        reference = to.step(
             StepCall("reference", REFERENCE, {"reference": recipe.reference}),
             {"base": base, "data": split["reference"]},
         )
-    else:
-        reference = to.model(recipe.reference.model, "reference.model")
 
     score = {"score": recipe.score}
     loss_base = to.step(StepCall("score[base]", SCORE, score), {"base": base, "data": train})

@@ -185,10 +185,16 @@ def print_warnings(warnings: Sequence[str]) -> None:
         console.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
-def noise_line(noise: Mapping[str, float]) -> str:
-    """What became of the planted noise, where it is known."""
+def noise_line(noise: Mapping[str, float | None]) -> str:
+    """What became of the planted noise, where it is known; a share of nothing is shown as a dash."""
+
+    def share(name: str) -> str:
+        value = noise[name]
+        return "–" if value is None else f"{value:.1%}"
+
+    auc = noise["auc"]
     return (
-        f"Planted noise: {noise['called_negative']:.1%} of {noise['tokens']:,.0f} noise tokens called negative "
-        f"(chance: {noise['chance']:.1%}); {noise['precision']:.1%} of the negatives are noise; "
-        f"area under the ROC of influence as noise detector {noise['auc']:.3f}"
+        f"Planted noise: {share('called_negative')} of {noise['tokens']:,.0f} noise tokens called negative "
+        f"(chance: {share('chance')}); {share('precision')} of the negatives are noise; "
+        f"area under the ROC of influence as noise detector {'–' if auc is None else f'{auc:.3f}'}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from flows.forgetting import StepFailedError
 from forgetting_core.errors import InputError
 from infra.launch import StoppedError
+from infra.programs import program
 from infra.sources import SourceError
 
 INTERRUPTED = 130
@@ -40,6 +41,6 @@ def notes_of(error: BaseException) -> list[str]:
 
 def command_line(command: str, recipe: str, overrides: Sequence[str], store: str | None, *options: str) -> str:
     """What to type to do it again."""
-    words = ["forgetting", command, recipe, *options]
+    words = [program("forgetting"), command, recipe, *options]
     words += [word for item in overrides for word in ("--set", item)]
     return shlex.join(words + (["--store", store] if store else []))

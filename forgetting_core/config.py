@@ -5,7 +5,6 @@ Every field is part of the identity of the steps that see it, unless it carries 
 costs a re-run, never a stale result.
 """
 
-from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
@@ -303,6 +302,10 @@ class Recipe(Config):
             raise ValueError(
                 "`synthetic` stands in for model, data.train, data.reference and evaluate.task_dir; remove those"
             )
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines: {', '.join(self.baselines)}; name each one once")
+        if self.split.reference_rows == 0 and self.reference.model is None:
+            raise ValueError("split.reference_rows: 0 leaves nothing to train a reference on; name reference.model")
         if self.forget.normalization == "microbatch":
             size = self.execution.micro_batch
             if isinstance(size, str) or self.forget.rows_per_step % size:
@@ -311,7 +314,3 @@ class Recipe(Config):
                     f"forget.rows_per_step = {self.forget.rows_per_step}, not {size!r}"
                 )
         return self
-
-    def objectives(self) -> Sequence[str]:
-        """The fine-tunes asked for as baselines, in the order of the recipe."""
-        return [name for name in self.baselines if name in ("sft", "ignore")]

@@ -21,6 +21,10 @@ from forgetting_core.json_files import write_json
 from forgetting_core.model_files import model_files, tokenizer_files
 
 VOLATILE_CONFIG_KEYS = ("transformers_version", "_name_or_path", "peft_version", "base_model_name_or_path")
+BASE_FILE = "base_model.json"
+"""Beside an adapter: the digest of its base model."""
+SET_LIKE_ADAPTER_KEYS = ("target_modules", "modules_to_save", "exclude_modules", "target_parameters")
+"""What PEFT keeps as sets, and so writes in hash order. In config.json the order of a list has a meaning."""
 
 
 def resolve_device(requested: str) -> str:
@@ -77,8 +81,20 @@ def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: 
     return load_base(checkpoint, dtype=dtype, device=device)
 
 
+def check_adapter(checkpoint: Path | None, base_digest: str) -> None:
+    """Raises `InputError` when `checkpoint` is an adapter that says it belongs to another base model."""
+    named = checkpoint / BASE_FILE if checkpoint else None
+    if named is not None and named.exists():
+        expected = json.loads(named.read_text())["digest"]
+        if expected != base_digest:
+            raise InputError(
+                f"adapter {checkpoint}: it was trained on a base model with digest {expected}, but the recipe's has"
+                f" {base_digest}; name the adapter's own base under `model`"
+            )
+
+
 def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    """`model` with a fresh float32 adapter on every linear layer but the output head; drawn from torch's RNG.
+    """`model` with a fresh adapter on every linear layer but the output head; drawn from torch's RNG.
 
     The layers are found from the model itself (PEFT's `all-linear`), so any architecture works.
     """
@@ -124,7 +140,7 @@ def save_checkpoint(
     """
     if isinstance(model, PeftModel):
         model.save_pretrained(out, save_embedding_layers=False)
-        write_json(out / "base_model.json", {"digest": base_digest})
+        write_json(out / BASE_FILE, {"digest": base_digest})
     else:
         model.to(getattr(torch, dtype)).save_pretrained(out)
     for name in ("config.json", "generation_config.json", "adapter_config.json"):
@@ -135,10 +151,10 @@ def save_checkpoint(
     (out / "README.md").unlink(missing_ok=True)
 
 
-def _canonical_config(value: Any) -> Any:
-    """Without paths and versions, string lists sorted: PEFT writes sets in hash order."""
-    if isinstance(value, dict):
-        return {key: _canonical_config(item) for key, item in value.items() if key not in VOLATILE_CONFIG_KEYS}
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return sorted(value)
-    return value
+def _canonical_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Without paths and versions, and with set-like lists sorted."""
+    kept = {key: value for key, value in config.items() if key not in VOLATILE_CONFIG_KEYS}
+    for key in SET_LIKE_ADAPTER_KEYS:
+        if isinstance(kept.get(key), list):
+            kept[key] = sorted(kept[key])
+    return kept

@@ -29,6 +29,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"recipe {path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"recipe {path}: expected keys such as `model:` and `data:`, found {_shown(data)}")
+    data = _unshared(data)
     for override in overrides:
         _apply(data, override)
     return parse_recipe(data, str(path))
@@ -41,6 +42,13 @@ def parse_recipe(data: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     except ValidationError as error:
         faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors())
         raise InputError(f"{origin}: the recipe is wrong\n{faults}") from error
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing is shared: YAML's anchors would let a change of one section reach another."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

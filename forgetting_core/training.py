@@ -209,6 +209,8 @@ class TrainingRun:
         """The spool of curves, without what a killed attempt wrote after its last checkpoint."""
         path = self.work / METRICS_FILE
         kept = path.read_text().splitlines()[:start] if path.exists() else []
+        if kept:
+            self.last_metrics = {key: value for key, value in json.loads(kept[-1]).items() if key != "step"}
         file = path.open("w", encoding="utf-8")
         file.writelines(line + "\n" for line in kept)
         return file

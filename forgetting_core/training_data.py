@@ -41,7 +41,10 @@ def read_training_data(
         if objective == "ignore":
             sign = np.where(sign > 0, sign, 0).astype(np.int8)
     if not sign.any():
-        raise InputError(f"{objective}: no token to train on; raise partition.rho or split.train_rows")
+        raise InputError(
+            f"{data}: no token to train on under the objective {objective}; "
+            + ("raise partition.rho" if objective != "sft" else "its rows have no response token")
+        )
     needs_base = isinstance(config, ForgetConfig) and config.negative == "npo"
     losses = read_losses(loss_base)[0] if needs_base and loss_base is not None else None
     assert not needs_base or losses is not None, "npo needs the base losses"

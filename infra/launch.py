@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 Message = dict[str, Any]
 Target = Callable[[Any, "Channel"], Any]
 
+_EXIT_SECONDS = 5.0
 _STOP_GRACE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 
@@ -52,6 +54,8 @@ class Launcher:
         resource_tracker.ensure_running()
         self._slots = threading.BoundedSemaphore(concurrent)
         self._children: set[Any] = set()
+        self._starting = threading.Lock()
+        """Held while a child starts, so that `stop` misses none"""
         self.stopping = threading.Event()
 
     def run(self, target: Target, job: Any, on_message: Callable[[Message], None]) -> Any:
@@ -64,14 +68,15 @@ class Launcher:
         """
         with self._slots:
             on_message({"kind": "start"})
-            if self.stopping.is_set():
-                raise StoppedError("not started: the run was asked to stop")
             receiver, sender = self._context.Pipe(duplex=False)
             child = self._context.Process(target=_main, args=(target, job, sender))
-            with beyond_ctrl_c():
-                child.start()
+            with self._starting:
+                if self.stopping.is_set():
+                    raise StoppedError("not started: the run was asked to stop")
+                with beyond_ctrl_c():
+                    child.start()
+                self._children.add(child)
             sender.close()
-            self._children.add(child)
             try:
                 return self._listen(child, receiver, on_message)
             finally:
@@ -82,9 +87,14 @@ class Launcher:
     def stop(self) -> None:
         """Ask every child to save what it has and end; no further one starts."""
         self.stopping.set()
-        for child in list(self._children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGTERM)
+        # from a thread, since this may be called by a signal handler that interrupted the start of a child
+        threading.Thread(target=self._terminate).start()
+
+    def _terminate(self) -> None:
+        with self._starting:
+            children = list(self._children)
+        for child in children:
+            child.terminate()
 
     def _listen(self, child: Any, receiver: Connection, on_message: Callable[[Message], None]) -> Any:
         while True:
@@ -134,8 +144,10 @@ class ChildDiedError(RuntimeError):
 
 
 def _end(child: Any) -> None:
-    """Give the child time to save, then make sure that it is gone."""
+    """Make sure that the child is gone; one that still works is asked to save first."""
+    child.join(_EXIT_SECONDS)
     if child.is_alive():
+        child.terminate()
         child.join(_STOP_GRACE_SECONDS)
     if child.is_alive():
         child.kill()
@@ -148,15 +160,19 @@ def _main(target: Target, job: Any, connection: Connection) -> None:
     os.dup2(sys.stderr.fileno(), 1)
     channel = Channel(connection)
     try:
-        outcome: tuple[str, Any] = ("result", target(job, channel))
+        connection.send(("result", target(job, channel)))
     except BaseException as error:
-        outcome = ("error", (error, "".join(traceback.format_exception(error))))
-    try:
-        connection.send(outcome)
-    except (TypeError, AttributeError, ValueError):
-        # not every exception can be pickled
-        connection.send(("error", (RuntimeError(str(outcome[1][0])), outcome[1][1])))
+        connection.send(("error", (_portable(error), "".join(traceback.format_exception(error)))))
     connection.close()
+
+
+def _portable(error: BaseException) -> BaseException:
+    """`error` if it survives the way to the parent, else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a foreign exception's own pickling raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _die_with_parent() -> None:

@@ -27,6 +27,7 @@ from infra.lineage_notes import (
     step_note,
 )
 from infra.lineage_writer import Point, RunWriter
+from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
 __all__ = ["Lineage", "Point", "Produced", "public_uri"]
@@ -290,7 +291,7 @@ class Lineage:
         if self.tracking_uri.startswith(("http://", "https://")):
             return self.ui_link()
         backend = shlex.quote(public_uri(self.tracking_uri))
-        return f"mlflow ui --backend-store-uri {backend} --port 5000  # then open {self.ui_link()}"
+        return f"{program('mlflow')} ui --backend-store-uri {backend} --port 5000  # then open {self.ui_link()}"
 
     @_never_fails
     def _open(

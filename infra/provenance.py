@@ -26,9 +26,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def provenance() -> dict[str, Any]:
     """Git commit and dirty flag of this code (None when it is not a checkout), versions, host."""
+    # an installed copy may lie inside somebody else's repository
+    checkout = _git("rev-parse", "--show-toplevel") == str(PROJECT)
     return {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_commit": _git("rev-parse", "HEAD") if checkout else None,
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if checkout else None,
         "python": platform.python_version(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
         "host": platform.node(),

@@ -14,6 +14,10 @@ from infra.staging import Progress, appear, counter
 from infra.urls import open_objects
 
 
+class NothingThereError(StoreError):
+    """The store answers, and has no object at this address."""
+
+
 def describe_folder(url: str) -> list[Stored]:
     """The objects of the folder `url` with keys relative to it, or the one object `url` with its name as the key.
 
@@ -57,7 +61,7 @@ def _describe(url: str) -> tuple[Objects, str, list[Stored]]:
     objects = open_objects(parent)
     listing = list(objects.find(name))
     if not listing:
-        raise StoreError(f"{url}: there is nothing at this address; correct it")
+        raise NothingThereError(f"{url}: there is nothing at this address; correct it")
     try:
         for stored in listing:
             check_key(stored.key)

@@ -5,6 +5,7 @@ reason.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Literal
 
 from infra.digests import DigestCache, content_digest
 from infra.fingerprint import canonical_json
-from infra.raw_inputs import describe_folder, stage_folder
+from infra.raw_inputs import NothingThereError, describe_folder, stage_folder
+from infra.staging import appear
 
 Kind = Literal["data", "model"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 SelectFiles = Callable[[Path], list[Path]]
 
 
@@ -57,7 +60,7 @@ class Sources:
         """
         paths = []
         for url in urls:
-            found = self._remote(url) if "://" in url else Path(url)
+            found = self._remote(url, field) if "://" in url else Path(url)
             if isinstance(found, Unresolved):
                 return found
             if not found.is_file():
@@ -68,7 +71,7 @@ class Sources:
 
     def folder(self, url: str, select: SelectFiles, *, kind: Kind, field: str) -> Ref | Unresolved:
         """A local or `s3://` folder; identity is the contents of the files that `select` picks."""
-        found = self._remote(url) if "://" in url else Path(url)
+        found = self._remote(url, field) if "://" in url else Path(url)
         if isinstance(found, Unresolved):
             return found
         if not found.is_dir():
@@ -84,6 +87,11 @@ class Sources:
                     f"or a hub id together with {field}.revision"
                 )
             return self.folder(path, select, kind="model", field=f"{field}.path")
+        if path.startswith("s3://") or Path(path).is_dir():
+            raise SourceError(
+                f"{field}.revision: {revision!r} is set, but {path} is a folder, which has none; "
+                f"add --set {field}.revision=null"
+            )
         snapshot = self._hub_snapshot(path, revision, field)
         if isinstance(snapshot, Unresolved):
             return snapshot
@@ -93,31 +101,50 @@ class Sources:
         """A hub data set as one Parquet file; identity is the commit that `revision` resolves to."""
         if not self._fetch:
             return Unresolved(f"{field}: needs data set {hub} at {revision} from the hub")
-        from datasets import load_dataset
+        commit = revision if _COMMIT.fullmatch(revision) else self._hub_commit(hub, revision, field)
+        identity = {"hub": hub, "commit": commit, "split": split, "name": name}
+        digest = hashlib.sha256(canonical_json(identity)).hexdigest()
+        file = f"{hub.replace('/', '--')}.parquet"
+
+        def download(folder: Path) -> dict[str, str]:
+            from datasets import load_dataset
+
+            load_dataset(hub, name, revision=commit, split=split).to_parquet(folder / file)
+            return {}
+
+        target = self._raw_dir / digest
+        if not target.exists():
+            try:
+                appear(target, download, None)
+            except Exception as error:  # the hub's client, its HTTP library and the reader all raise their own
+                raise SourceError(f"{field}: data set {hub} at {commit} cannot be loaded: {error}") from error
+        return Ref(f"hf://datasets/{hub}@{commit}", digest, "data", (target / file,))
+
+    def _hub_commit(self, hub: str, revision: str, field: str) -> str:
+        import httpx
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
             commit = HfApi().dataset_info(hub, revision=revision).sha
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
             raise SourceError(f"{field}: data set {hub} at {revision} cannot be found: {error}") from error
-        identity = {"hub": hub, "commit": commit, "split": split, "name": name}
-        digest = hashlib.sha256(canonical_json(identity)).hexdigest()
-        target = self._raw_dir / digest / f"{hub.replace('/', '--')}.parquet"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_suffix(".part")
-            load_dataset(hub, name, revision=commit, split=split).to_parquet(part)
-            part.rename(target)
-        return Ref(f"hf://datasets/{hub}@{commit}", digest, "data", (target,))
+        if commit is None:
+            raise SourceError(f"{field}: the hub names no commit for {hub} at {revision}; pin a commit")
+        return commit
 
     def _folder_ref(self, url: str, folder: Path, select: SelectFiles, kind: Kind) -> Ref:
         names = {path.relative_to(folder).as_posix(): self._digests.sha256(path) for path in select(folder)}
         return Ref(url, content_digest(names), kind, (folder,))
 
-    def _remote(self, url: str) -> Path | Unresolved:
+    def _remote(self, url: str, field: str) -> Path | Unresolved:
         """The local copy of an object or folder; its listing (names, sizes, ETags) names the copy's folder."""
-        listing = describe_folder(url)
+        if not url.startswith("s3://"):
+            raise SourceError(f"{field}: {url}: expected a local path or an s3:// URL; download it first")
+        try:
+            listing = describe_folder(url)
+        except NothingThereError as error:
+            raise SourceError(f"{field}: {error}") from error
         versions = [[url, item.key, item.bytes, item.etag] for item in listing]
         target = self._raw_dir / hashlib.sha256(canonical_json(versions)).hexdigest()
         if not self._fetch and not target.exists():
@@ -141,4 +168,8 @@ class Sources:
             return Unresolved(f"{field}: needs model {hub} at {revision} from the hub")
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error
-        return Path(snapshot)
+        folder = Path(snapshot)
+        # a cache that was only asked for the tokenizer has the folder, too
+        if not self._fetch and not any(folder.glob("*.safetensors")):
+            return Unresolved(f"{field}: needs the weights of {hub} at {revision} from the hub")
+        return folder

@@ -8,7 +8,9 @@ from tasks.spec import StepSpec
 def compute(job: Job, progress: Progress) -> Summary:
     """See `forgetting_core.evaluation.evaluate.evaluate_model`."""
     from forgetting_core.evaluation.evaluate import evaluate_model
+    from forgetting_core.models import check_adapter
 
+    check_adapter(job.optional("checkpoint"), job.digests["base"])
     return evaluate_model(
         job.config["evaluate"],
         base=job.path("base"),
@@ -21,4 +23,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-EVALUATE = StepSpec("evaluate", version=1, compute=compute)
+EVALUATE = StepSpec("evaluate", version=1, compute=compute, optional=("checkpoint", "validation", "tasks"))

@@ -23,4 +23,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-FORGET = StepSpec("forget", version=1, compute=compute, kind="model")
+FORGET = StepSpec("forget", version=1, compute=compute, kind="model", optional=("token_labels", "loss_base"))

@@ -4,6 +4,7 @@ from typing import Any
 
 from infra.commits import Commit
 from infra.lineage import Produced
+from infra.plan import flatten
 from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
 
@@ -33,17 +34,7 @@ def outputs_of(result: StepResult) -> list[Produced]:
 
 def params_of(call: StepCall) -> dict[str, Any]:
     """The step's identity config as flat MLflow params, such as `partition.rho`."""
-    flat: dict[str, Any] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                add(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            flat[prefix] = value
-
-    add("", call.identity)
-    return flat
+    return flatten(call.identity)
 
 
 def mirror_of(call: StepCall) -> str | None:

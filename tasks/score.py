@@ -7,8 +7,10 @@ from tasks.spec import StepSpec
 
 def compute(job: Job, progress: Progress) -> Summary:
     """See `forgetting_core.scoring.score_split`."""
+    from forgetting_core.models import check_adapter
     from forgetting_core.scoring import score_split
 
+    check_adapter(job.optional("checkpoint"), job.digests["base"])
     return score_split(
         job.config["score"],
         base=job.path("base"),
@@ -20,4 +22,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-SCORE = StepSpec("score", version=1, compute=compute)
+SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",))

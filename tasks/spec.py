@@ -31,6 +31,8 @@ class StepSpec:
     parts: tuple[str, ...] = ()
     """Sub-folders that are outputs of their own; a step may leave one out."""
     part_kinds: dict[str, Kind] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    """Inputs that the step can do without."""
 
 
 @dataclass(frozen=True)

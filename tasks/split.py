@@ -20,4 +20,6 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-SPLIT = StepSpec("split", version=1, compute=compute, parts=("train", "reference", "validation"))
+SPLIT = StepSpec(
+    "split", version=1, compute=compute, parts=("train", "reference", "validation"), optional=("reference",)
+)

@@ -28,7 +28,7 @@ from prefect.context import TaskRunContext
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.states import Completed
 
-from forgetting_core.errors import Interrupted
+from forgetting_core.errors import InputError, Interrupted
 from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
@@ -78,9 +78,15 @@ def _ref(value: InputValue) -> Ref | None:
     return value[0].output(value[1]) if isinstance(value, tuple) else value
 
 
-def _refs(inputs: Inputs) -> dict[str, Ref]:
-    """The content behind each input; inputs that are absent (no validation split, no checkpoint) drop out."""
-    return {name: ref for name, value in inputs.items() if (ref := _ref(value)) is not None}
+def _refs(call: StepCall, inputs: Inputs) -> dict[str, Ref]:
+    """The content behind each input; optional ones that are absent (no validation split, no checkpoint) drop out.
+
+    Raises `InputError` for a required one that the step before it left out.
+    """
+    refs = {name: ref for name, value in inputs.items() if (ref := _ref(value)) is not None}
+    for name in inputs.keys() - refs.keys() - set(call.spec.optional):
+        raise InputError(f"{call.label}: its input `{name}` is empty; the step before it wrote no rows for it")
+    return refs
 
 
 def _payload(call: StepCall, refs: dict[str, Ref]) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def run_step(call: StepCall, inputs: Inputs, *, refresh: bool = False) -> StepRe
     """
     context = CURRENT.get()
     context.calls[call.label] = (call, inputs)
-    refs = _refs(inputs)
+    refs = _refs(call, inputs)
     fingerprint = fingerprint_of(_payload(call, refs))
     earlier: StepResult | None = context.used.get(call.label)
     if earlier is not None and earlier.fingerprint == fingerprint and earlier.state != "evicted":
@@ -142,7 +148,7 @@ def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Re
 
 def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of: str | None) -> StepResult:
     """Compute and commit, unless somebody else does: then theirs. The artifact `instead_of` is gone or unwanted."""
-    refs = _refs(inputs)
+    refs = _refs(call, inputs)
     step, fingerprint = call.spec.name, fingerprint_of(_payload(call, refs))
 
     def finished() -> Commit | None:

@@ -4,7 +4,6 @@ The files are read twice, once to check and count every row, once to tokenise th
 are ever held.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import chain, islice
@@ -18,6 +17,7 @@ from forgetting_core.data.selection import SPLIT_NAMES, Indices, SplitName, choo
 from forgetting_core.data.storing import Counts, SplitTable
 from forgetting_core.data.tokenising import RowTokeniser
 from forgetting_core.errors import InputError
+from forgetting_core.json_files import write_json
 from forgetting_core.progress import Progress
 
 _BATCH_ROWS = 1024
@@ -59,11 +59,12 @@ def split_data(
                 tables[name].add(row)
             done += len(batch)
             progress.advance(done, total, "rows")
-    _check_train(tables["train"].counts, data.max_length)
+    for name, table in tables.items():
+        _check_answers(name, table.counts, data.max_length)
     for name, table in tables.items():
         if table.counts.rows:
             table.write(out / name, noise or noisy_reference)
-    _write_statistics(out / "aux" / "statistics.json", tables)
+    write_json(out / "aux" / "statistics.json", {name: table.statistics() for name, table in tables.items()})
     _note_oddities(tables, progress)
     return {
         field.name: {name: getattr(tables[name].counts, field.name) for name in SPLIT_NAMES}
@@ -104,18 +105,12 @@ def _batches(rows: Iterable[tuple[SplitName, RawRow]]) -> Iterator[list[tuple[Sp
         yield batch
 
 
-def _check_train(counts: Counts, max_length: int) -> None:
-    if not counts.response_tokens:
+def _check_answers(name: SplitName, counts: Counts, max_length: int) -> None:
+    if not counts.response_tokens and (counts.rows or name == "train"):
         raise InputError(
-            f"the training split has no response token in any of its {counts.rows} rows; expected answers in the "
+            f"the {name} split has no response token in any of its {counts.rows} rows; expected answers in the "
             f"data and a `data.max_length` (now {max_length}) that is longer than the prompts"
         )
-
-
-def _write_statistics(path: Path, tables: Mapping[SplitName, SplitTable]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    statistics = {name: table.statistics() for name, table in tables.items()}
-    path.write_text(json.dumps(statistics, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _note_oddities(tables: Mapping[SplitName, SplitTable], progress: Progress) -> None:

@@ -158,3 +158,19 @@ def test_a_wrong_row_is_one_message_and_status_2(tmp_path: Path) -> None:
     wrong = Cli(tmp_path / "state").run("run", str(recipe), status=2)
     assert "rows.jsonl, line 2: field `completion`: expected a string, found the number 3" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_equal_steps_of_one_run_are_computed_once(tmp_path: Path) -> None:
+    """The recipe's own objective is its baseline, too: one fingerprint, two places in the DAG."""
+    cli = Cli(tmp_path / "state")
+    twins = ("--set", "forget={objective: sft, mode: full, dtype: float32}", "--set", "baselines=[sft]")
+    document = cli.json("run", "nano", *twins, "--set", "execution.concurrent_steps=2")
+    pairs = [("forget", "forget[sft]"), ("evaluate[forget]", "evaluate[sft]")]
+    for pair in pairs:
+        assert sorted(document["steps"][step]["state"] for step in pair) == ["cached", "ran"]
+        assert len({document["steps"][step]["uri"] for step in pair}) == 1
+
+
+def test_every_share_from_none_to_all_is_legal(cli: Cli, first: dict[str, Any]) -> None:
+    output = cli.run("run", "nano", "--set", "partition.rho=1", "--set", "baselines=[]").stdout
+    assert "0.0% of" in output and "– of the negatives are noise" in output

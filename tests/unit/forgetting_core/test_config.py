@@ -33,6 +33,8 @@ def recipe(**fields: Any) -> Recipe:
         ({"forget": {"objective": "sft", "lambda": {}}}, "forget.lambda: unknown key"),
         ({"modle": {}}, "modle: unknown key; did you mean `model`?"),
         ({"baselines": ["sfd"]}, "baselines.0: 'sfd'; expected 'base', 'sft', 'ignore' or 'reference'"),
+        ({"baselines": ["sft", "sft"]}, "baselines: sft, sft; name each one once"),
+        ({"split": {"reference_rows": 0}}, "split.reference_rows: 0 leaves nothing to train a reference on"),
         ({"model": None}, "`model` is missing"),
         ({"data": {}}, "`data.train` is missing"),
         ({"synthetic": {}}, "`synthetic` stands in for model"),
@@ -96,3 +98,17 @@ def test_identity_uses_the_names_of_the_recipe() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_built_in_recipes_are_valid(name: str) -> None:
     assert load_recipe(FOLDER / f"{name}.yaml").evaluate.dtype in ("float32", "bfloat16")
+
+
+def test_a_change_of_one_section_does_not_reach_another_through_an_anchor(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: x\nmodel: {path: m}\ndata: {train: [a]}\n"
+        "reference: &training {lora: {r: 4}}\nforget: {<<: *training, objective: forget}\n"
+    )
+    found = load_recipe(path, ["forget.lora.r=8"])
+    assert (found.reference.lora.r, found.forget.lora.r) == (4, 8)
+
+
+def test_a_default_written_out_is_the_same_identity() -> None:
+    assert identity(recipe(forget={"lora": {"alpha": 16}})) == identity(recipe())

@@ -8,14 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from transformers import Gemma3TextConfig
 
 from forgetting_core.errors import InputError, NumericalError
 from forgetting_core.model_files import model_files
-from forgetting_core.models import load_base, load_checkpoint, load_tokenizer
+from forgetting_core.models import check_adapter, load_base, load_checkpoint, load_tokenizer, save_checkpoint
 from forgetting_core.progress import Progress
 from forgetting_core.scoring import token_losses
 from forgetting_core.token_loss import TokenLossModel
-from tests.tiny import CONFIGS, save_model, token_rows
+from tests.tiny import CONFIGS, SHAPE, save_model, token_rows
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -117,3 +118,32 @@ def test_an_adapter_loads_on_its_base_in_the_base_dtype(tmp_path: Path) -> None:
     assert config["r"] == 2
     loaded = load_checkpoint(base, tmp_path / "adapter", dtype="bfloat16", device="cpu")
     assert {value.dtype for value in loaded.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_saved_model_computes_what_it_computed_before(architecture: str, tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", architecture)
+    model = load_base(base, dtype="float32", device="cpu")
+    save_checkpoint(model, tmp_path / "saved", base=base, base_digest="0" * 64, dtype="float32")
+    saved = load_base(tmp_path / "saved", dtype="float32", device="cpu")
+    input_ids = torch.arange(40).unsqueeze(0)
+    assert torch.equal(model(input_ids=input_ids).logits, saved(input_ids=input_ids).logits)
+
+
+def test_the_order_of_layer_types_survives_saving(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    kinds = ["sliding_attention", "full_attention"] * 2
+    config = Gemma3TextConfig(**{**SHAPE, "num_hidden_layers": 4}, head_dim=8, layer_types=kinds)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    model = load_base(tmp_path / "base", dtype="float32", device="cpu")
+    save_checkpoint(model, tmp_path / "saved", base=tmp_path / "base", base_digest="0" * 64, dtype="float32")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["layer_types"] == kinds
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base_model.json").write_text(json.dumps({"digest": "a" * 64}))
+    check_adapter(tmp_path, "a" * 64)
+    check_adapter(None, "b" * 64)
+    with pytest.raises(InputError, match="trained on a base model with digest aaaa"):
+        check_adapter(tmp_path, "b" * 64)

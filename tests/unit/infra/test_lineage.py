@@ -16,6 +16,7 @@ from mlflow.artifacts import load_text
 from infra.lineage import CURRENT_ALIAS, Lineage, Point, Produced
 from infra.lineage_mlflow import safe_key
 from infra.lineage_notes import StepRecord, escape_markdown, pipeline_note
+from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
 NOTE = "mlflow.note.content"
@@ -377,7 +378,8 @@ def test_ui_command_opens_the_run(uri):
     lineage = start(uri)
     link = f"http://127.0.0.1:5000/#/experiments/{lineage.experiment_id}/runs/{lineage.run_id}"
     assert lineage.ui_command() == (
-        f"mlflow ui --backend-store-uri {uri} --port 5000  # then open {link}?workflowType=machine_learning"
+        f"{program('mlflow')} ui --backend-store-uri {uri} --port 5000"
+        f"  # then open {link}?workflowType=machine_learning"
     )
 
 

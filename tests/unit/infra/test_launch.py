@@ -1,0 +1,99 @@
+"""A step's process: its result, its errors and its end reach the parent."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from infra.launch import Channel, ChildDiedError, Launcher, StoppedError
+
+
+class Awkward(Exception):
+    """Pickles, but cannot be unpickled."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+
+
+def add_one(job: int, channel: Channel) -> int:
+    channel.send({"kind": "note", "message": str(job)})
+    return job + 1
+
+
+def fail(job: str, channel: Channel) -> None:
+    if job == "awkward":
+        raise Awkward(code=7)
+    raise ValueError(job)
+
+
+def unpicklable(job: object, channel: Channel) -> Any:
+    return lambda: job
+
+
+def kill_itself(job: int, channel: Channel) -> None:
+    os.kill(os.getpid(), job)
+
+
+def work_until_stopped(job: object, channel: Channel) -> str:
+    channel.send({"kind": "working"})
+    while not channel.stop_requested:
+        time.sleep(0.01)
+    return "saved"
+
+
+@pytest.fixture
+def launcher() -> Launcher:
+    return Launcher(1, [])
+
+
+def ignore(message: dict[str, Any]) -> None:
+    pass
+
+
+def test_messages_and_the_result_arrive_in_order(launcher: Launcher) -> None:
+    heard: list[dict[str, Any]] = []
+    assert launcher.run(add_one, 1, heard.append) == 2
+    assert heard == [{"kind": "start"}, {"kind": "note", "message": "1"}]
+
+
+def test_an_error_keeps_its_type_and_brings_its_traceback(launcher: Launcher) -> None:
+    with pytest.raises(ValueError, match="wrong") as caught:
+        launcher.run(fail, "wrong", ignore)
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_an_error_that_does_not_survive_pickling_still_says_what_it_was(launcher: Launcher) -> None:
+    with pytest.raises(RuntimeError, match="Awkward: code 7"):
+        launcher.run(fail, "awkward", ignore)
+
+
+def test_a_result_that_cannot_be_sent_is_an_error(launcher: Launcher) -> None:
+    with pytest.raises(Exception, match="lambda"):
+        launcher.run(unpicklable, 1, ignore)
+
+
+def test_a_killed_process_is_named_with_its_signal(launcher: Launcher) -> None:
+    with pytest.raises(ChildDiedError, match=r"SIGKILL.*out of memory"):
+        launcher.run(kill_itself, signal.SIGKILL, ignore)
+
+
+def test_stopping_asks_the_running_and_refuses_the_next(launcher: Launcher) -> None:
+    def stop_when_working(message: dict[str, Any]) -> None:
+        if message["kind"] == "working":
+            launcher.stop()
+
+    assert launcher.run(work_until_stopped, None, stop_when_working) == "saved"
+    with pytest.raises(StoppedError):
+        launcher.run(add_one, 1, ignore)
+
+
+def test_a_listener_that_fails_does_not_leave_the_process_behind(launcher: Launcher) -> None:
+    def fail_when_working(message: dict[str, Any]) -> None:
+        if message["kind"] == "working":
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        launcher.run(work_until_stopped, None, fail_when_working)
+    assert not launcher._children
