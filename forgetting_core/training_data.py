@@ -41,10 +41,8 @@ def read_training_data(
         if objective == "ignore":
             sign = np.where(sign > 0, sign, 0).astype(np.int8)
     if not sign.any():
-        raise InputError(
-            f"{data}: no token to train on under the objective {objective}; "
-            + ("raise partition.rho" if objective != "sft" else "its rows have no response token")
-        )
+        what = "raise partition.rho" if token_labels is not None else f"no row of {data} has a response token"
+        raise InputError(f"no token to train on under the objective `{objective}`; {what}")
     needs_base = isinstance(config, ForgetConfig) and config.negative == "npo"
     losses = read_losses(loss_base)[0] if needs_base and loss_base is not None else None
     assert not needs_base or losses is not None, "npo needs the base losses"

@@ -37,7 +37,7 @@ def test_an_interrupted_run_says_how_to_continue_and_does(tmp_path: Path) -> Non
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "error: forget: interrupted" in err
-    assert "continue with: forgetting run nano --set forget.epochs=150" in err
+    assert "forgetting run nano --set forget.epochs=150" in err
     assert "Traceback" not in err
 
     again = cli.run(*ARGUMENTS)

@@ -135,7 +135,7 @@ def test_a_failing_rho_leaves_the_others_alone(swept: Swept) -> None:
     assert swept.continued_status == 1
     runs = swept.continued["runs"]
     assert list(runs) == [FAILS, *RHOS]
-    assert runs[FAILS]["error"].startswith("forget[ignore]: ignore: no token to train on")
+    assert runs[FAILS]["error"].startswith("forget[ignore]: no token to train on under the objective `ignore`")
     assert states(runs[FAILS])["partition"] == "ran"
     assert [rho for rho, run in runs.items() if "error" in run] == [FAILS]
     assert "error: rho 0: forget[ignore]" in swept.messages

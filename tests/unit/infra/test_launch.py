@@ -10,7 +10,7 @@ import pytest
 from infra.launch import Channel, ChildDiedError, Launcher, StoppedError
 
 
-class Awkward(Exception):
+class AwkwardError(Exception):
     """Pickles, but cannot be unpickled."""
 
     def __init__(self, *, code: int) -> None:
@@ -24,7 +24,7 @@ def add_one(job: int, channel: Channel) -> int:
 
 def fail(job: str, channel: Channel) -> None:
     if job == "awkward":
-        raise Awkward(code=7)
+        raise AwkwardError(code=7)
     raise ValueError(job)
 
 
@@ -65,7 +65,7 @@ def test_an_error_keeps_its_type_and_brings_its_traceback(launcher: Launcher) ->
 
 
 def test_an_error_that_does_not_survive_pickling_still_says_what_it_was(launcher: Launcher) -> None:
-    with pytest.raises(RuntimeError, match="Awkward: code 7"):
+    with pytest.raises(RuntimeError, match="AwkwardError: code 7"):
         launcher.run(fail, "awkward", ignore)
 
 
