@@ -121,13 +121,11 @@ class Sources:
         return Ref(f"hf://datasets/{hub}@{commit}", digest, "data", (target / file,))
 
     def _hub_commit(self, hub: str, revision: str, field: str) -> str:
-        import httpx
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
 
         try:
             commit = HfApi().dataset_info(hub, revision=revision).sha
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        except Exception as error:  # the hub's client and its HTTP library raise their own
             raise SourceError(f"{field}: data set {hub} at {revision} cannot be found: {error}") from error
         if commit is None:
             raise SourceError(f"{field}: the hub names no commit for {hub} at {revision}; pin a commit")
@@ -153,20 +151,16 @@ class Sources:
 
     def _hub_snapshot(self, hub: str, revision: str, field: str) -> Path | Unresolved:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
         patterns = ["*.safetensors*", "*.json", "*.jinja", "*.model", "*.txt"]
         try:
             snapshot = snapshot_download(
                 hub, revision=revision, allow_patterns=patterns, local_files_only=not self._fetch
             )
-        except LocalEntryNotFoundError as error:
-            if self._fetch:
-                raise SourceError(
-                    f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}"
-                ) from error
-            return Unresolved(f"{field}: needs model {hub} at {revision} from the hub")
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the hub's client and its HTTP library raise their own
+            if isinstance(error, LocalEntryNotFoundError) and not self._fetch:
+                return Unresolved(f"{field}: needs model {hub} at {revision} from the hub")
             raise SourceError(f"{field}: {hub} at {revision} cannot be fetched from the hub: {error}") from error
         folder = Path(snapshot)
         # a cache that was only asked for the tokenizer has the folder, too
