@@ -130,7 +130,6 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
         digests=DigestCache(settings.digest_cache),
         work_dir=settings.work_dir,
-        execution=recipe.execution,
         listener=LISTENER.get(),
         flow_run_id=str(flow_run.id),
         provenance={**provenance(), "prefect_flow_run_id": str(flow_run.id)},

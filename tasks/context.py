@@ -42,7 +42,6 @@ class RunContext:
     launcher: Launcher
     digests: DigestCache
     work_dir: Path
-    execution: ExecutionConfig
     listener: Listener
     flow_run_id: str
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +76,11 @@ class RunContext:
                 for label, result in self.used.items()
             },
         }
+
+    @property
+    def execution(self) -> ExecutionConfig:
+        """How and where steps are computed."""
+        return self.recipe.execution
 
     @property
     def staged_dir(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from forgetting_core.config import Config, ExecutionConfig
+from forgetting_core.config import Config, Recipe, SyntheticConfig
 from forgetting_core.progress import Progress
 from infra.digests import DigestCache
 from infra.launch import Launcher
@@ -60,13 +60,13 @@ def open_context(url: str, work: Path, ttl: float = 60.0) -> tuple[RunContext, l
     lineage.degraded = "not part of this test"
     heard: list[tuple[str, dict[str, Any]]] = []
     context = RunContext(
+        recipe=Recipe(name="race", synthetic=SyntheticConfig()),
         store=open_store(url),
         leases=Leases(open_objects(url), ttl, "a-flow-run"),
         lineage=lineage,
         launcher=Launcher(2, ("tests.racing",)),
         digests=DigestCache(work / "digests.sqlite"),
         work_dir=work,
-        execution=ExecutionConfig(),
         listener=lambda label, message: heard.append((label, message)),
         flow_run_id="a-flow-run",
     )

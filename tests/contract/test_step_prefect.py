@@ -66,7 +66,7 @@ def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differen
 
     @flow(persist_result=False)
     def walked(context: Any) -> dict[str, Any]:
-        return _walk(None, context, Settings.from_environment(store=str(tmp_path / "store"))).steps
+        return _walk(None, context, Settings.from_environment(store=str(tmp_path / "store")), "version").steps
 
     monkeypatch.setattr(flows.forgetting, "walk", dag)
     below = 2
