@@ -106,7 +106,9 @@ def test_a_new_rho_runs_what_the_plan_said(cli: Cli, first: dict[str, Any]) -> N
 
 def test_a_plan_writes_nothing(cli: Cli, first: dict[str, Any]) -> None:
     def listing() -> dict[str, int]:
-        return {str(path): path.stat().st_mtime_ns for path in cli.state_dir.rglob("*")}
+        # the embedded server of the run before may still be closing its database
+        files = (path for path in cli.state_dir.rglob("*") if "prefect" not in path.parts)
+        return {str(path): path.stat().st_mtime_ns for path in files}
 
     before = listing()
     cli.run("plan", "nano", "--set", "split.seed=7")
