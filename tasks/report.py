@@ -29,4 +29,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-REPORT = StepSpec("report", version=1, compute=compute)
+REPORT = StepSpec("report", version=2, compute=compute)

@@ -1,8 +1,11 @@
 """The step itself: reads the artifacts, writes `report.html` and `statistics.json`.
 
-The page has no script and loads nothing, so that it opens from a file, a bucket or a sandboxed viewer alike.
+The page loads nothing, so that it opens from a file, a bucket or a sandboxed viewer alike; its one script, allowed
+by its hash, browses the rows, and without it the first of them can still be read.
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
 from forgetting_core.report import charts
 from forgetting_core.report.benchmarks import benchmark_table, read_metrics
+from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.scored_split import ScoredSplit, read_scored_split
 from forgetting_core.report.statistics import count_everything
 from forgetting_core.report.token_text import TokenText, visible
-from forgetting_core.report.token_view import shown_rows
+from forgetting_core.report.token_view import static_rows
 
 REPORT_FILE = "report.html"
 STATISTICS_FILE = "statistics.json"
@@ -50,7 +54,7 @@ def write_report(
     split = read_scored_split(data, loss_base, loss_reference, token_labels)
     text = TokenText(load_tokenizer(tokenizer))
     models = read_metrics(metrics)
-    statistics = count_everything(split)
+    statistics = count_everything(split, text.token_class)
     for tokens in statistics["frequent"].values():
         for token in tokens:
             token["token"] = text.token_with_spaces(token["id"])
@@ -81,19 +85,30 @@ def render_page(
         "nats": _nats,
     }
     corpus = recipe.partition.scope == "corpus"
+    script = environment.get_template("browse.js.j2").render()
+    chosen = choose_rows(split)
     return environment.get_template("page.html.j2").render(
         recipe=recipe,
         config=yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True),
         statistics=statistics,
         models=models,
         sources_shown=SOURCES_SHOWN,
-        rows=shown_rows(split, text),
+        rows=static_rows(split, text, chosen),
+        rows_embedded=len(chosen),
+        row_data=json_for_script(row_data(split, text, chosen)),
+        script=Markup(script),
+        script_digest=_script_digest(script),
         # within rows every row has a threshold of its own
         histogram=Markup(
             charts.influence_histogram(statistics["histogram"], statistics["threshold"] if corpus else None)
         ),
         position=Markup(charts.position_bars(statistics["by_position"], statistics["negative_share"])),
     )
+
+
+def _script_digest(script: str) -> str:
+    """The digest by which a Content-Security-Policy allows this very script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _share(value: float | None) -> str:

@@ -3,20 +3,25 @@
 Everything returned is plain JSON data; sums are float64.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from forgetting_core.partition import describe
 from forgetting_core.report.scored_split import ScoredSplit
+from forgetting_core.report.token_class import TOKEN_CLASSES
 
 DECILES = 10
 HISTOGRAM_BINS = 60
 FREQUENT_TOKENS = 15
 
 
-def count_everything(split: ScoredSplit) -> dict[str, Any]:
-    """All statistics of the split but the decoded tokens. `noise` is there only when planted noise is known."""
+def count_everything(split: ScoredSplit, class_of: Callable[[int], str]) -> dict[str, Any]:
+    """All statistics of the split but the decoded tokens; `class_of` tells a token id's class.
+
+    `noise` is there only when planted noise is known.
+    """
     response = split.response
     score, label = split.influence[response], split.label[response]
     counted = describe(score, label)
@@ -27,6 +32,7 @@ def count_everything(split: ScoredSplit) -> dict[str, Any]:
         "rows_without_response": int(len(split.rows) - len(np.unique(split.row_of_token()[response]))),
         "by_source": by_source(split),
         "by_position": by_position(split),
+        "by_class": by_class(split, class_of),
         "histogram": histogram(split),
         "frequent": frequent_tokens(split),
     }
@@ -62,6 +68,16 @@ def by_position(split: ScoredSplit) -> list[dict[str, Any]]:
     tokens = np.bincount(tenth, minlength=DECILES)
     negative = np.bincount(tenth[split.label[response] == -1], minlength=DECILES)
     return [_share(tokens[i], negative[i]) for i in range(DECILES)]
+
+
+def by_class(split: ScoredSplit, class_of: Callable[[int], str]) -> list[dict[str, Any]]:
+    """Response tokens and their negative share for each of `TOKEN_CLASSES`, in that order."""
+    response = split.response
+    ids, token = np.unique(split.rows.input_ids[response], return_inverse=True)
+    kind = np.array([TOKEN_CLASSES.index(class_of(int(i))) for i in ids])[token]
+    tokens = np.bincount(kind, minlength=len(TOKEN_CLASSES))
+    negative = np.bincount(kind[split.label[response] == -1], minlength=len(TOKEN_CLASSES))
+    return [{"class": name, **_share(tokens[i], negative[i])} for i, name in enumerate(TOKEN_CLASSES)]
 
 
 def _share(tokens: int, negative: int) -> dict[str, Any]:

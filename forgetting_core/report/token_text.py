@@ -10,6 +10,8 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from forgetting_core.report.token_class import OTHER, SPECIAL, class_of_text
+
 NEWLINE, TAB, SPACE = "↵", "⇥", "␣"
 REPLACEMENT = "\ufffd"
 _BYTE_OF_CHAR = {char: byte for byte, char in bytes_to_unicode().items()}
@@ -66,20 +68,37 @@ class TokenText:
         shown = visible(self.token(token_id)).replace(" ", SPACE)
         return f"◌{shown}" if unicodedata.category(shown[0])[0] == "M" else shown
 
+    def token_class(self, token_id: int) -> str:
+        """One of `TOKEN_CLASSES`; bytes that are not whole characters are other."""
+        if token_id in self._special:
+            return SPECIAL
+        text = self._whole_characters(token_id)
+        return OTHER if text is None else class_of_text(text)
+
+    @cached_property
+    def _special(self) -> set[int]:
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {*self._tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
+
     @cached_property
     def _anchor(self) -> list[int]:
         """A token to put in front: SentencePiece drops the leading space of the first one."""
         return list(self._tokenizer.encode("a", add_special_tokens=False))
 
-    def _decode(self, token_id: int) -> str:
+    def _whole_characters(self, token_id: int) -> str | None:
+        """The decoded token; None when it has no text of its own or is a part of a character."""
         before, text = self.text(self._anchor), self.text([*self._anchor, token_id])
         text = text[len(before) :] if text.startswith(before) else self.text([token_id])
-        if text and REPLACEMENT not in text:
+        return text if text and REPLACEMENT not in text else None
+
+    def _decode(self, token_id: int) -> str:
+        text = self._whole_characters(token_id)
+        if text is not None:
             return text
         piece = self._tokenizer.convert_ids_to_tokens(token_id)
         if piece is None:
             return f"⟨id {token_id}⟩"
         spelled = [_BYTE_OF_CHAR.get(char, -1) for char in piece]
-        if REPLACEMENT in text and min(spelled) >= 0 and max(spelled) > 0x7F:
+        if min(spelled, default=-1) >= 0 and max(spelled) > 0x7F:
             return "".join(f"\\x{byte:02x}" for byte in spelled)
         return str(piece) or f"⟨id {token_id}⟩"

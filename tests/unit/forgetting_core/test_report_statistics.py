@@ -8,7 +8,8 @@ import pytest
 from forgetting_core.errors import InputError
 from forgetting_core.report.benchmarks import benchmark_table, read_metrics
 from forgetting_core.report.scored_split import ScoredSplit
-from forgetting_core.report.statistics import by_position, by_source, frequent_tokens, histogram, roc_auc
+from forgetting_core.report.statistics import by_class, by_position, by_source, frequent_tokens, histogram, roc_auc
+from forgetting_core.report.token_class import NUMBER, SPECIAL, WORD
 from forgetting_core.report.token_view import shade
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
 
@@ -48,6 +49,21 @@ def test_shares_by_source_count_response_tokens_only() -> None:
         {"source": "b", "rows": 1, "tokens": 3, "negative_tokens": 3, "negative_share": 1.0},
         {"source": "c", "rows": 1, "tokens": 0, "negative_tokens": 0, "negative_share": None},
     ]
+
+
+def test_shares_by_class_list_every_class_and_skip_prompts() -> None:
+    split = make_split([[0, -1, 1, -1], [0, 1, -1]], ["a", "b"])
+    shares = {part["class"]: part for part in by_class(split, [SPECIAL, WORD, NUMBER, WORD].__getitem__)}
+    assert [(part["tokens"], part["negative_tokens"]) for part in shares.values()] == [
+        (3, 2),
+        (2, 1),
+        (0, 0),
+        (0, 0),
+        (0, 0),
+        (0, 0),
+    ]
+    assert shares[WORD]["negative_share"] == 2 / 3
+    assert shares[SPECIAL]["negative_share"] is None
 
 
 def test_position_is_relative_to_the_row_and_skips_prompts() -> None:

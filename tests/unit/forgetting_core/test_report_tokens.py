@@ -3,9 +3,18 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from forgetting_core.report.token_class import (
+    NUMBER,
+    OTHER,
+    PUNCTUATION,
+    SPECIAL,
+    WHITE_SPACE,
+    WORD,
+    class_of_text,
+)
 from forgetting_core.report.token_text import TokenText, flowing, visible
 
 
@@ -55,3 +64,39 @@ def test_visible_text_keeps_letters_and_shows_the_rest() -> None:
 @given(st.text())
 def test_visible_text_is_printable(text: str) -> None:
     assert visible(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" the", WORD),
+        ("中", WORD),
+        ("3rd", WORD),
+        (" 42", NUMBER),
+        ("½", NUMBER),
+        ('",', PUNCTUATION),
+        (" +=", PUNCTUATION),
+        ("\n\n", WHITE_SPACE),
+        ("\u202e", WHITE_SPACE),
+        ("\x00", WHITE_SPACE),
+        ("🙂", OTHER),
+        ("\u0301", OTHER),
+        ("", OTHER),
+    ],
+)
+def test_a_letter_makes_a_word_and_ink_decides_the_rest(text: str, expected: str) -> None:
+    assert class_of_text(text) == expected
+
+
+def test_parts_of_characters_and_special_tokens_have_classes_of_their_own(
+    byte_level: TokenText, sentence_piece: TokenText
+) -> None:
+    classes = [byte_level.token_class(i) for i in range(256)]
+    assert classes.count(WORD) == 52
+    assert classes.count(NUMBER) == 10
+    assert classes.count(OTHER) == 128
+    assert [sentence_piece.token_class(i) for i in (0, 1, 3)] == [OTHER, WHITE_SPACE, WORD]
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True), AddedToken("<|turn|>", special=True)])
+    special = TokenText(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>"))
+    assert [special.token_class(i) for i in (0, 1, 2)] == [WORD, SPECIAL, SPECIAL]
