@@ -86,7 +86,7 @@ def trace(argument: str, store: str | None, *, check: bool) -> Lineage:
     witness = _Witness(settings.tracking_uri)
     if f"/{DATA}" in argument or argument.startswith(DATA) or _HEX.fullmatch(argument):
         records = _records(settings, store, argument)
-        record, version = records.inventory.find(_inside(records, argument))[0], None
+        record, version = records.find(_inside(records, argument)), None
     else:
         records, record, version = _model(settings, store, witness, argument)
     ancestry = records.ancestry(record)
@@ -117,8 +117,8 @@ def _ask_mlflow(
         lineage.versions = versions_of(client, lineage.ancestry.target.record.commit)
     if not check:
         return
-    if version is not None:
-        lineage.faults += check_version(records, lineage.ancestry, version)
+    for known in lineage.versions:
+        lineage.faults += check_version(records, lineage.ancestry, known)
     faults, lineage.unrecorded = check_mlflow(client, records, lineage.ancestry)
     lineage.faults += [fault for fault in faults if fault not in lineage.faults]
 
@@ -129,9 +129,9 @@ def _model(
     match = _MODEL.fullmatch(argument)
     if match is None:
         raise RequestError(
-            f"{argument!r} is no model and no artifact; expected a registered model such as `demo` or `demo/3`, an"
-            f" address below STORE/{DATA}, a digest, a fingerprint, or at least {SHORTEST_PREFIX} of their first"
-            " hexadecimal digits"
+            f"{public_uri(argument)!r} is no model and no artifact; expected a registered model such as `demo` or"
+            f" `demo/3`, an address below STORE/{DATA}, a digest, a fingerprint, or at least"
+            f" {SHORTEST_PREFIX} of their first hexadecimal digits"
         )
     if witness.client is not None:
         try:

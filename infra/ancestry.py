@@ -50,9 +50,7 @@ class Ancestor:
     @property
     def rho(self) -> str | None:
         """ρ, for a partition."""
-        config = self.record.commit.payload.get("config", {})
-        section = config.get("partition") if isinstance(config, dict) else None
-        return str(section["rho"]) if isinstance(section, dict) and "rho" in section else None
+        return rho_of(self.record.commit)
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,19 @@ class Records:
     inventory: Inventory
     unreadable: dict[str, str] = field(default_factory=dict)
     """{key: why} of the objects that are no commit at all."""
+
+    def find(self, ident: str) -> Record:
+        """The commit that `ident` means, as `Inventory.find` takes it. Raises `RequestError`.
+
+        Where there are records that cannot be read it may have been one of them: then `StoreError` names these.
+        """
+        try:
+            return self.inventory.find(ident)[0]
+        except RequestError as error:
+            if not self.unreadable:
+                raise
+            broken = "\n".join(f"  {self.inventory.root}/{key}: {why}" for key, why in self.unreadable.items())
+            raise StoreError(f"{error}\nthese commits cannot be read:\n{broken}") from error
 
     def ancestry(self, record: Record) -> Ancestry:
         """The walk from `record` to what lies outside the store."""
@@ -166,6 +177,13 @@ def check_artifacts(records: Records, ancestry: Ancestry, progress: Callable[[in
     for commit, manifest in manifests:
         faults += verify_artifact(records.objects, commit, manifest, advance)
     return faults
+
+
+def rho_of(commit: Commit) -> str | None:
+    """ρ, for a partition."""
+    config = commit.payload.get("config")
+    section = config.get("partition") if isinstance(config, dict) else None
+    return str(section["rho"]) if isinstance(section, dict) and "rho" in section else None
 
 
 def _bytes(manifest: Manifest | None) -> int:

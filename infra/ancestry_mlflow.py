@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infra.ancestry import Ancestor, Ancestry, Records
+from infra.ancestry import Ancestor, Ancestry, Records, rho_of
 from infra.commits import DATA, Commit
 from infra.errors import RequestError
 from infra.inventory import Record
@@ -80,9 +80,19 @@ def versions_of(client: "MlflowClient", commit: Commit) -> list[ModelVersion]:
 
 
 def check_version(records: Records, ancestry: Ancestry, version: ModelVersion) -> list[Fault]:
-    """Whether the tags of a registered version agree with the commit."""
-    commit = ancestry.target.record.commit
-    return list(_tag_faults(records, f"models:/{version.label}", {"": commit.digest}, version.digest, version.uri))
+    """Whether the tags of a registered version agree with the commit, and its ρ with that of the labels."""
+    digests, where = {"": ancestry.target.record.commit.digest}, f"models:/{version.label}"
+    faults = list(_tag_faults(records, where, digests, version.digest, version.uri))
+    if version.rho is not None and version.rho not in (known := _rhos(records, ancestry)):
+        faults.append(Fault(where, "rho", " or ".join(sorted(known)) or MISSING, version.rho))
+    return faults
+
+
+def _rhos(records: Records, ancestry: Ancestry) -> set[str]:
+    """ρ of the labels on the way; several where different ρ gave the same labels."""
+    labels = {step.record.commit.digest for step in ancestry.steps if rho_of(step.record.commit) is not None}
+    found = (item.commit for item in records.inventory.commits if item.commit.digest in labels)
+    return {rho for commit in found if (rho := rho_of(commit)) is not None} | {ancestry.rho or ""} - {""}
 
 
 def check_mlflow(client: "MlflowClient", records: Records, ancestry: Ancestry) -> tuple[list[Fault], list[str]]:
