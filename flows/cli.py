@@ -128,6 +128,37 @@ def sweep(
 
 
 @app.command()
+def lineage(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_URI",
+            help="A registered model (`demo`, `demo/3`), an artifact's URI, a digest or a fingerprint.",
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every artifact again, and compare with the commits and MLflow.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Walk from a model back to the raw data; exit status 1 when something on the way is not as recorded.
+
+    Example: `forgetting lineage demo --check`
+    """
+    from flows.lineage import show, trace, warn
+    from flows.lineage_view import lineage_document
+
+    found = trace(model, store, check=check)
+    warn(found)
+    if as_json:
+        print_json(lineage_document(found.ancestry, found.versions, found.evidence))
+    else:
+        show(found)
+    raise typer.Exit(1 if found.faults else 0)
+
+
+@app.command()
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check store, MLflow, Prefect and device, and say what to do about each fault.
 

@@ -81,6 +81,14 @@ class Commit(BaseModel):
         return f"{self.uri}/{path}" if path else self.uri
 
 
+class UncheckedCommit(Commit):
+    """A record as it stands, true or altered: for whoever examines a store and has to name what is wrong."""
+
+    @model_validator(mode="after")
+    def _agrees_with_payload(self) -> "UncheckedCommit":
+        return self
+
+
 def encode(commit: Commit) -> bytes:
     """The record as canonical JSON. Raises `TypeError` or `ValueError` naming a field that has no JSON form."""
     record = commit.model_dump(by_alias=True)
@@ -89,10 +97,10 @@ def encode(commit: Commit) -> bytes:
     return canonical_json(record)
 
 
-def decode(data: bytes, root: str, key: str) -> Commit:
+def decode(data: bytes, root: str, key: str, *, form: type[Commit] = Commit) -> Commit:
     """The record stored under `key`. Raises `StoreError` for anything but a sound one."""
     try:
-        commit = Commit.model_validate_json(data)
+        commit = form.model_validate_json(data)
     except (ValidationError, TypeError) as error:
         raise StoreError(
             f"{root}/{key} is damaged or was written by a newer version: {error};"

@@ -5,7 +5,7 @@ Reads only. One `Inventory` is one look at the store; what others write meanwhil
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -27,6 +27,8 @@ StepKey = tuple[str, str]
 """(step, fingerprint): what a commit is filed under."""
 Seen = frozenset[tuple[str, str]]
 """(key, ETag) of the objects that were looked at before."""
+Decoder = Callable[[bytes, str, str], Commit | None]
+"""(data, root, key) -> the record, or None to pass over it."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,12 @@ class Inventory:
     def ancestors_of(self, record: Record) -> list[Record]:
         """The commit and all that went into it, retired or not; what was made later comes first."""
         done: dict[str, Record] = {}
+        seen = set()  # altered records may name each other in a circle
 
         def visit(item: Record) -> None:
+            seen.add(item.artifact)
             for folder in self.inputs_of(item).values():
-                if folder not in done and folder in self.by_artifact:
+                if folder not in seen and folder in self.by_artifact:
                     visit(self.by_artifact[folder])
             done[item.artifact] = item
 
@@ -212,16 +216,18 @@ def read_inventory(objects: Objects) -> Inventory:
     )
 
 
-def read_records(objects: Objects, prefix: str, seen: Seen = frozenset()) -> tuple[Record, ...]:
+def read_records(
+    objects: Objects, prefix: str, seen: Seen = frozenset(), *, decoder: Decoder = decode
+) -> tuple[Record, ...]:
     """The commit records below a folder that were not `seen`. Raises `StoreError`."""
     listed = (stored for stored in objects.find(prefix) if (stored.key, stored.etag) not in seen)
 
     def read(stored: Stored) -> Record | None:
         try:
-            commit = decode(objects.read(stored.key), objects.root, stored.key)
+            commit = decoder(objects.read(stored.key), objects.root, stored.key)
         except NotFoundError:  # removed since it was listed
             return None
-        return Record(stored.key, stored.modified, stored.etag, commit)
+        return Record(stored.key, stored.modified, stored.etag, commit) if commit else None
 
     return tuple(record for record in in_order(read, listed, WORKERS) if record is not None)
 

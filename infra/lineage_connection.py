@@ -46,8 +46,7 @@ def absolute_uri(tracking_uri: str) -> str:
 
 def open_experiment(tracking_uri: str, name: str) -> tuple["MlflowClient", str]:
     """A client and the id of the experiment `name`, created when missing. Raises one of `outages`."""
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    _set_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -67,6 +66,25 @@ def open_experiment(tracking_uri: str, name: str) -> tuple["MlflowClient", str]:
             if experiment is None:
                 raise
     return client, str(experiment.experiment_id)
+
+
+def open_for_reading(tracking_uri: str) -> "MlflowClient":
+    """A client of what is there: no database is created or migrated. Raises one of `outages`."""
+    _set_environment()
+    path = _sqlite_path(tracking_uri)
+    if path and (not path.exists() or _revision(path) is None):
+        raise FileNotFoundError(f"{path} is not there, or is no MLflow database")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    client.search_registered_models(max_results=1)  # a client connects when it is first asked
+    return client
+
+
+def _set_environment() -> None:
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
 
 
 def _sqlite_path(tracking_uri: str) -> Path | None:

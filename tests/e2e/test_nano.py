@@ -136,6 +136,17 @@ def test_mlflow_holds_a_pipeline_run_with_a_child_per_step(cli: Cli, first: dict
     assert client.get_metric_history(pipeline.info.run_id, "train/loss_negative")
 
 
+def test_the_lineages_of_two_rhos_name_the_same_reference_and_scores(cli: Cli, first: dict[str, Any]) -> None:
+    other = cli.json("run", "nano", "--set", "partition.rho=0.5")
+    found = [cli.json("lineage", run["steps"]["forget"]["uri"], "--check") for run in (first, other)]
+    assert [document["rho"] for document in found] == ["0.7", "0.5"]
+    assert [document["faults"] for document in found] == [[], []]
+    assert not any(document["mlflow"]["without_run"] for document in found)
+    ours, theirs = ({step["step"]: step["digest"] for step in document["steps"]} for document in found)
+    assert {label for label in ours if ours[label] != theirs[label]} == {"partition", "forget"}
+    assert {"reference", "score[base]", "score[reference]"} <= ours.keys()
+
+
 def test_a_wrong_recipe_is_one_message_and_status_2_before_anything_starts(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "state")
     wrong = cli.run("run", "nano", "--set", "partition.roh=0.5", status=2)

@@ -1,0 +1,358 @@
+"""`forgetting lineage` as an auditor meets it: the way back, and whatever was tampered with on it."""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.cli import main
+from infra.commits import Commit, Input
+from infra.lineage import Lineage, Produced
+from infra.store import Store, open_store
+from tests.stores import make_step, write_files
+
+RAW = Input(digest=hashlib.sha256(b"raw").hexdigest(), uri="/data/rows.jsonl")
+BASE = Input(digest=hashlib.sha256(b"base").hexdigest(), uri="hf://org/base@abc")
+WALKED = ["forget", "partition", "score[reference]", "reference", "score[base]", "split"]
+
+
+@dataclass
+class World:
+    """A store, its commits by label, and the MLflow that recorded them."""
+
+    root: Path
+    commits: dict[str, Commit]
+    tracking_uri: str
+
+    def path(self, label: str, file: str) -> Path:
+        """A file of a step's artifact."""
+        return self.root / self.commits[label].artifact / file
+
+    def record(self, label: str) -> Path:
+        """The file of a step's commit."""
+        commit = self.commits[label]
+        return self.root / f"v1/commits/{commit.step}/{commit.fingerprint}.json"
+
+    def edit(self, label: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """Alter a commit."""
+        data = json.loads(self.record(label).read_bytes())
+        change(data)
+        self.record(label).write_text(json.dumps(data))
+
+    def client(self) -> MlflowClient:
+        """MLflow's own client."""
+        return MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
+
+
+@dataclass
+class Result:
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.output)
+
+    @property
+    def faults(self) -> list[tuple[str, str, str, str]]:
+        return [(item["uri"], item["file"], item["expected"], item["found"]) for item in self.document["faults"]]
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("lineage")
+    store = open_store(str(folder / "store"))
+    commits = _pipeline(store, folder)
+    world = World(folder / "store", commits, f"sqlite:///{folder / 'mlflow.db'}")
+    _record(world)
+    return world
+
+
+def _pipeline(store: Store, folder: Path) -> dict[str, Commit]:
+    def out(name: str) -> Path:
+        return write_files(folder / name, {f"{name}.bin": name.encode(), "aux/times.json": b"12:00"})
+
+    def part(commit: Commit, name: str) -> Input:
+        return Input(digest=commit.outputs[name].digest, uri=commit.output_uri(name))
+
+    rows = write_files(folder / "split", {"train/0.parquet": b"train", "reference/0.parquet": b"reference"})
+    split = make_step(store, rows, "split", {"train": RAW, "tokenizer": BASE})
+    train = part(split, "train")
+    reference = make_step(store, out("reference"), "reference", {"base": BASE, "data": part(split, "reference")})
+    scores = {
+        "loss_base": make_step(store, out("base"), "score", {"base": BASE, "data": train}, label="score[base]"),
+        "loss_reference": make_step(
+            store, out("scores"), "score", {"checkpoint": reference, "data": train}, label="score[reference]"
+        ),
+    }
+    config = {"partition": {"rho": "0.7"}}
+    partition = make_step(store, out("labels"), "partition", scores, config=config)
+    forget = make_step(store, out("model"), "forget", {"base": BASE, "data": train, "token_labels": partition})
+    made = (split, reference, *scores.values(), partition, forget)
+    return {str(commit.provenance["label"]): commit for commit in made}
+
+
+def _record(world: World) -> None:
+    """What a run would have told MLflow; the commits name their runs and where they ran."""
+    lineage = Lineage.start(world.tracking_uri, experiment="forgetting", recipe="demo")
+    for label, commit in world.commits.items():
+        parts = {name: (commit.output_uri(name), output.digest) for name, output in commit.outputs.items()}
+        made = parts or {label: (commit.uri, commit.digest)}
+        kind = "model" if commit.step in ("forget", "reference") else "data"
+        run_id = lineage.step(
+            label,
+            inputs=[Produced(name, "data", item.uri or "", item.digest) for name, item in commit.inputs.items()],
+            outputs=[Produced(name, kind, *place) for name, place in made.items()],
+            fingerprint=commit.fingerprint,
+        )
+        known = {"mlflow_run_id": run_id, "git_commit": "c0ffee" * 6, "host": "node7", "started": "2026-01-02"}
+        world.edit(label, lambda data, known=known: data["provenance"].update(known))
+    final = world.commits["forget"]
+    model = Produced("checkpoint", "model", final.uri, final.digest)
+    lineage.finish("FINISHED", final_model=model, model_tags={"rho": "0.7"})
+    assert lineage.degraded is None
+    steps = {label: {"step": item.step, "fingerprint": item.fingerprint} for label, item in world.commits.items()}
+    open_store(str(world.root)).write_head("demo", {"recipe": "demo", "flow_run_id": "x", "steps": steps})
+
+
+@pytest.fixture
+def world(original: World, tmp_path: Path) -> World:
+    """A copy to tamper with: a store that was moved, and a database."""
+    shutil.copytree(original.root, tmp_path / "store")
+    shutil.copyfile(original.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    return World(tmp_path / "store", original.commits, f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def lineage(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.setenv("FORGETTING_STATE_DIR", str(world.root.parent / "state"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["forgetting", "lineage", *arguments, "--store", str(world.root)])
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(exited.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_the_tree_leads_from_the_model_to_the_raw_data(lineage: Command, world: World) -> None:
+    shown = lineage("demo")
+    assert (shown.status, shown.errors) == (0, "")
+    lines = shown.output.splitlines()
+    assert lines[0].startswith("demo/1, ρ 0.7")
+    places = [next(n for n, line in enumerate(lines) if told in line) for told in ("forget", "partition ρ 0.7")]
+    assert places == sorted(places)
+    for label, commit in world.commits.items():
+        assert label in shown.output
+        assert commit.digest[:12] in shown.output
+        assert commit.artifact in shown.output
+    for told in ("token_labels ← partition", "train/ of", "(shown above)", "c0ffeec0ffee", "2026-01-02 on node7"):
+        assert told in shown.output
+    for leaf in (RAW, BASE):
+        assert f"{leaf.uri} {leaf.digest[:12]} outside the store" in shown.output
+
+
+def test_every_way_to_name_a_model_gives_the_same_document(lineage: Command, world: World) -> None:
+    forget = world.commits["forget"]
+    ways = (
+        "demo",
+        "demo/1",
+        "models:/demo/1",
+        f"{world.root}/{forget.artifact}",
+        forget.artifact,
+        forget.digest[:9],
+    )
+    first, *others = [lineage(way, "--json").document for way in (*ways, forget.fingerprint)]
+    assert all(other == first for other in others)
+    assert first["steps"][0]["step"] == "forget"
+    assert {step["step"] for step in first["steps"]} == set(WALKED)
+    assert first["rho"] == "0.7"
+    assert [(model["name"], model["version"]) for model in first["models"]] == [("demo", "1")]
+    inputs = first["steps"][0]["inputs"]
+    assert inputs["base"] == {"digest": BASE.digest, "uri": BASE.uri, "made_by": None}
+    assert inputs["data"]["made_by"]["part"] == "train"
+    partition = next(step for step in first["steps"] if step["step"] == "partition")
+    assert inputs["token_labels"]["made_by"]["fingerprint"] == partition["fingerprint"]
+    assert (partition["host"], partition["rho"]) == ("node7", "0.7")
+
+
+def test_an_untouched_lineage_is_clean(lineage: Command) -> None:
+    checked = lineage("demo", "--check")
+    assert (checked.status, checked.errors) == (0, "")
+    assert "6 artifacts read" in checked.output
+    assert "all as committed" in checked.output
+
+
+def test_a_tampered_label_file_is_named(lineage: Command, world: World) -> None:
+    world.path("partition", "labels.bin").write_bytes(b"lAbels")
+    assert lineage("demo").status == 0, "reading every file takes --check"
+    checked = lineage("demo", "--check", "--json")
+    assert checked.status == 1
+    uri = f"{world.root}/{world.commits['partition'].artifact}"
+    expected, found = (hashlib.sha256(text).hexdigest() for text in (b"labels", b"lAbels"))
+    assert checked.faults == [(uri, "labels.bin", expected, found)]
+    assert "labels.bin" in lineage("demo", "--check").output
+
+
+def test_a_swapped_checkpoint_is_named_though_its_manifest_fits(lineage: Command, world: World) -> None:
+    ours, other = (world.root / world.commits[label].artifact for label in ("forget", "reference"))
+    shutil.rmtree(ours)
+    shutil.copytree(other, ours)
+    digests = world.commits["forget"].digest, world.commits["reference"].digest
+    checked = lineage("demo", "--check", "--json")
+    assert checked.status == 1
+    assert checked.faults == [(str(ours), "", *digests)]
+
+
+@pytest.mark.parametrize("label", ["forget", "partition"])
+def test_an_edited_commit_is_named_and_the_walk_goes_on(label: str, lineage: Command, world: World) -> None:
+    world.edit(label, lambda data: data["payload"]["config"].update(partition={"rho": "0.9"}))
+    seen = lineage("demo", "--json")
+    assert seen.status == 1, "what reading shows to be wrong needs no --check"
+    ((uri, file, expected, found),) = seen.faults
+    assert f"{uri}/{file}" == str(world.record(label))
+    assert world.commits[label].fingerprint in expected
+    assert found not in expected
+    assert {step["step"] for step in seen.document["steps"]} == set(WALKED)
+    assert "its commit was altered" in lineage("demo").output
+
+
+def test_an_input_that_is_not_what_its_producer_made_is_named(lineage: Command, world: World) -> None:
+    """The address of an input is no part of the fingerprint; where it leads is compared."""
+    other = world.commits["reference"]
+    world.edit("forget", lambda data: data["inputs"]["token_labels"].update(uri=other.artifact))
+    ((_, file, expected, found),) = lineage("demo", "--json").faults
+    assert file == str(world.record("forget").relative_to(world.root))
+    assert f"token_labels: reference made {other.digest}" in expected
+    assert found == world.commits["partition"].digest
+
+
+def test_commits_that_name_each_other_do_not_go_in_circles(lineage: Command, world: World) -> None:
+    forget = world.commits["forget"]
+    world.edit("split", lambda data: data["inputs"]["train"].update(uri=forget.artifact))
+    circle = lineage("demo", "--json")
+    assert circle.status == 1
+    assert f"train: forget made {forget.digest}" in circle.faults[0][2]
+    assert lineage("demo").status == 1
+
+
+def test_a_commit_that_is_gone_or_no_commit_at_all_is_named(lineage: Command, world: World) -> None:
+    artifact = world.commits["partition"].artifact
+    world.record("partition").write_text("{")
+    broken = lineage("demo", "--json")
+    ((_, file, _, found),) = broken.faults
+    assert (broken.status, file) == (1, artifact)
+    assert world.record("partition").name in found
+    asked = lineage(artifact)
+    assert asked.status == 1
+    assert str(world.record("partition")) in asked.errors
+    world.record("partition").unlink()
+    ((_, file, _, found),) = lineage("demo", "--json").faults
+    assert (file, found) == (artifact, "nothing")
+
+
+def test_a_commit_forged_as_a_whole_contradicts_its_mlflow_run(lineage: Command, world: World) -> None:
+    """Payload, fingerprint and file name fit together; what the run recorded does not."""
+    from infra.fingerprint import fingerprint
+
+    def forge(data: dict[str, Any]) -> None:
+        data["payload"]["config"]["partition"]["rho"] = "0.9"
+        data["fingerprint"] = fingerprint(data["payload"])
+
+    world.edit("partition", forge)
+    forged = json.loads(world.record("partition").read_bytes())["fingerprint"]
+    world.record("partition").rename(world.record("partition").with_name(f"{forged}.json"))
+    assert lineage("demo").status == 0
+    checked = lineage("demo", "--check", "--json")
+    assert {(file, expected, found) for _, file, expected, found in checked.faults} == {
+        ("fingerprint", forged, world.commits["partition"].fingerprint),
+        ("rho", "0.9", "0.7"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("digest", "0" * 64), ("uri", "/elsewhere/v1/data/forget/other"), ("rho", "0.1")]
+)
+def test_a_registered_version_that_disagrees_is_named(tag: str, value: str, lineage: Command, world: World) -> None:
+    world.client().set_model_version_tag("demo", "1", tag, value)
+    checked = lineage("demo", "--check", "--json")
+    assert checked.status == 1
+    assert [(uri, file, found) for uri, file, _, found in checked.faults] == [("models:/demo/1", tag, value)]
+
+
+@pytest.mark.parametrize(("tag", "value"), [("digest", "0" * 64), ("uri", "/elsewhere/v1/data/forget/other")])
+def test_a_logged_model_that_disagrees_is_named(tag: str, value: str, lineage: Command, world: World) -> None:
+    model_id = world.client().get_model_version("demo", "1").source.removeprefix("models:/")
+    world.client().set_logged_model_tags(model_id, {tag: value})
+    for argument in ("demo", world.commits["forget"].digest):
+        checked = lineage(argument, "--check", "--json")
+        assert [(uri, file, found) for uri, file, _, found in checked.faults] == [
+            (f"MLflow model {model_id}", tag, value)
+        ]
+
+
+def test_without_mlflow_the_store_answers_alone_and_says_so(
+    lineage: Command, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = world.root.parent / "gone.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{gone}")
+    for argument in (world.commits["forget"].artifact, "demo"):
+        found = lineage(argument, "--check", "--json")
+        assert found.status == 0
+        assert "from the store alone" in found.errors
+        assert {step["step"] for step in found.document["steps"]} == set(WALKED)
+        assert str(gone) in found.document["mlflow"]["unreachable"]
+    assert "checked with the store alone" in lineage("demo", "--check").output
+    for argument in ("demo/1", "none"):
+        unknown = lineage(argument)
+        assert unknown.status == 2
+        assert str(gone) in unknown.errors
+    assert not gone.exists(), "a question creates no database"
+
+
+def test_runs_that_mlflow_has_lost_are_told_and_are_no_fault(lineage: Command, world: World) -> None:
+    run_id = json.loads(world.record("split").read_bytes())["provenance"]["mlflow_run_id"]
+    world.edit("split", lambda data: data["provenance"].update(mlflow_run_id=run_id[::-1]))
+    checked = lineage("demo", "--check", "--json")
+    assert (checked.status, checked.document["mlflow"]["without_run"]) == (0, ["split"])
+    assert "holds no run of: split" in checked.errors
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("none", "has the models: demo"),
+        ("demo/7", "its versions are: demo/1"),
+        ("00000000", "no artifact in"),
+        ("/no/where", "expected a registered model"),
+        ("v1/data/forget/none", "no commit in"),
+    ],
+)
+def test_what_is_unknown_is_a_wrong_argument(argument: str, told: str, lineage: Command) -> None:
+    result = lineage(argument)
+    assert result.status == 2
+    assert told in result.errors
+
+
+def test_what_is_ambiguous_lists_the_candidates(lineage: Command, world: World, tmp_path: Path) -> None:
+    same = write_files(tmp_path / "same", {"model.bin": b"model"})
+    twin = make_step(open_store(str(world.root)), same, "forget")
+    result = lineage(twin.digest[:10])
+    assert result.status == 2
+    for commit in (twin, world.commits["forget"]):
+        assert commit.artifact in result.errors
