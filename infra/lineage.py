@@ -26,11 +26,11 @@ from infra.lineage_notes import (
     run_path,
     step_note,
 )
-from infra.lineage_writer import Point, RunWriter
+from infra.lineage_writer import RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
-__all__ = ["Lineage", "Point", "Produced", "public_uri"]
+__all__ = ["Lineage", "Produced", "public_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 CURRENT_ALIAS = "current"
@@ -111,12 +111,10 @@ class Lineage:
         fingerprint: str | None = None,
         cached: bool = False,
         producer_run_id: str | None = None,
-        mirror: str | None = None,
     ) -> str:
         """Open the child run of `step`, visible as RUNNING with its inputs, and return its id.
 
-        `producer_run_id` is the child run that produced a cached step's artifacts. `mirror` is put before the names
-        of the step's curves on the pipeline run; None: `{step}/`, so that two trainings do not mix.
+        `producer_run_id` is the child run that produced a cached step's artifacts.
         """
         pipeline_run, experiment_id = self._ids()
         inputs = _distinct(inputs)
@@ -140,7 +138,6 @@ class Lineage:
             fingerprint=fingerprint,
             producer_run_id=producer_run_id,
             params={key: value for key, value in (params or {}).items() if value is not None},
-            mirror=f"{step}/" if mirror is None else mirror,
             inputs=inputs,
             producers=producers,
         )
@@ -222,20 +219,6 @@ class Lineage:
         )
         self.finish_step(run_id, outputs=outputs, metrics=metrics, seconds=seconds)
         return run_id if self.degraded is None else None
-
-    @_never_fails
-    def log_curves(self, run_id: str | None, points: Sequence[Point]) -> None:
-        """Points of a step's curves, on its child run and, with the prefix, on the pipeline run."""
-        if run_id is None or not points:
-            return
-        pipeline_run, _ = self._ids()
-        mirror = self._steps[run_id].mirror
-        mirrored = [
-            point._replace(metrics={f"{mirror}{key}": value for key, value in point.metrics.items()})
-            for point in points
-        ]
-        self._writer.log_points(run_id, points)
-        self._writer.log_points(pipeline_run, mirrored)
 
     @_never_fails
     def finish(
