@@ -101,12 +101,12 @@ def forgetting(
     try:
         outcome = _walk(loaded, context, settings, code_identity)
     except BaseException:
-        context.curves.drain(DRAIN_SECONDS)
-        context.lineage.finish("FAILED")
         try:
             context.store.record_run(context.flow_run_id, context.run_record(finished=True))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
+        context.curves.drain(DRAIN_SECONDS)
+        context.lineage.finish("FAILED")
         raise
     finally:
         CURRENT.reset(token)
@@ -116,22 +116,23 @@ def forgetting(
 
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
+    lineage = Lineage.start(
+        settings.tracking_uri,
+        experiment=EXPERIMENT,
+        recipe=recipe.name,
+        variant=f"ρ={recipe.partition.rho}",
+        params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        tags={
+            "prefect_flow_run_id": flow_run.id,
+            "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
+        },
+    )
     return RunContext(
         recipe=recipe,
         store=open_store(settings.store_url),
         leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
-        lineage=Lineage.start(
-            settings.tracking_uri,
-            experiment=EXPERIMENT,
-            recipe=recipe.name,
-            variant=f"ρ={recipe.partition.rho}",
-            params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
-            tags={
-                "prefect_flow_run_id": flow_run.id,
-                "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
-            },
-        ),
-        curves=CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT),
+        lineage=lineage,
+        curves=CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover),
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
         digests=DigestCache(settings.digest_cache),
         work_dir=settings.work_dir,

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,11 @@ _logger = logging.getLogger(__name__)
 class CurveSender:
     """The curves of one run. `open` a spool per step; `drain` once, at the end."""
 
-    def __init__(self, folder: Path, tracking_uri: str, experiment: str) -> None:
+    def __init__(self, folder: Path, tracking_uri: str, experiment: str, reached: Callable[[], None]) -> None:
+        """`reached` is called, in the thread that sends, whenever MLflow has taken something."""
         self._tracking_uri = absolute_uri(tracking_uri)
         self._experiment = experiment
+        self._reached = reached
         # credentials may change between two runs
         server = hashlib.sha256(public_uri(self._tracking_uri).encode()).hexdigest()[:16]
         self.folder = folder / server
@@ -141,6 +143,7 @@ class CurveSender:
                 writer = self._connected()
                 run_id = self._run_of(spool, writer)
                 self._log(spool.target, run_id, batch.points, writer)
+                self._reached()
                 skipped = spool.sent.skipped + _nonfinite(batch.points)
                 if batch.status is not None:
                     self._finish(spool, run_id, batch.status, skipped, writer)

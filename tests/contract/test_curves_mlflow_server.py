@@ -11,7 +11,7 @@ from mlflow.entities import Metric
 
 from infra.curve_spool import Spool, Target
 from infra.curves import SKIPPED_TAG, CurveSender
-from infra.lineage import Lineage
+from infra.lineage import INCOMPLETE_TAG, Lineage, Produced
 from infra.lineage_writer import Point
 from tests.mlflow_server import MlflowServer
 
@@ -43,7 +43,7 @@ def targets(server, *steps):
 
 
 def sender(server, folder):
-    return CurveSender(folder, server.uri, "forgetting")
+    return CurveSender(folder, server.uri, "forgetting", lambda: None)
 
 
 def point(step):
@@ -204,3 +204,28 @@ def test_run_that_was_deleted_in_mlflow_does_not_hold_up_the_others(server, clie
     assert_recorded_once(client, forget, expected)
     assert [path.suffix for path in curves.folder.iterdir()] == [".refused"]
     assert "MLflow refuses the curves of reference" in caplog.text
+
+
+def test_recording_goes_on_when_the_server_is_back(server, client, tmp_path):
+    lineage = Lineage.start(server.uri, experiment="forgetting", recipe="gap")
+    ended = lineage.start_step("reference")
+    curves = CurveSender(tmp_path, server.uri, "forgetting", lineage.recover)
+    model = Produced("checkpoint", "model", "s3://bucket/model", "d" * 64)
+    server.kill()
+    lineage.finish_step(ended, outputs=[model], seconds=3.0)
+    assert lineage.start_step("forget") is None
+    assert lineage.degraded is not None
+    spool = curves.open(Target("gap", "forget", "gap", None, lineage.run_id, ""))
+    spool.append(point(1))
+    server.start()
+    wait_until(lambda: lineage.degraded is None)
+    spool.end("FINISHED")
+    curves.drain(PATIENCE)
+    lineage.finish("FINISHED")
+    run = client.get_run(ended)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["output.checkpoint.digest"] == model.digest
+    assert run.data.metrics["seconds"] == 3.0
+    pipeline = client.get_run(lineage.run_id)
+    assert pipeline.info.status == "FINISHED"
+    assert "failed" in pipeline.data.tags[INCOMPLETE_TAG]
