@@ -76,12 +76,12 @@ class CurveSender:
             left = len(self._spools)
         if left:
             _logger.warning(
-                "the curves of %d steps are not in MLflow at %s (%s); they are kept in %s, and the next "
-                "`forgetting run` with this state directory and tracking URI sends them",
+                "the curves of %d steps are not in MLflow at %s yet; they are kept in %s, and the next "
+                "`forgetting run` with this state directory and tracking URI sends them: %s",
                 left,
                 public_uri(self._tracking_uri),
-                self.outage or f"not done within {seconds:g} s",
                 self.folder,
+                self.outage or f"not done within {seconds:g} s",
             )
 
     def _leftovers(self) -> list[Spool]:
@@ -102,7 +102,7 @@ class CurveSender:
 
     def _send_until_closed(self) -> None:
         wait = 0.0
-        while True:
+        while time.monotonic() < self._deadline:
             closing = self._closing.is_set()
             try:
                 self._send_all()
@@ -113,7 +113,7 @@ class CurveSender:
             else:
                 self.outage, wait = None, 0.0
             if closing:
-                if self.outage is None or time.monotonic() >= self._deadline:
+                if self.outage is None:
                     break
                 time.sleep(min(1.0, max(0.0, self._deadline - time.monotonic())))
             else:

@@ -174,6 +174,7 @@ def test_curves_of_a_run_that_never_reached_the_server_are_sent_by_the_next(serv
     assert "the curves of 2 steps are not in MLflow" in warning
     assert str(curves.folder) in warning
     assert "next `forgetting run`" in warning
+    assert "Connection refused" in warning
     assert {spool.path for spool in spools} <= set(curves.folder.iterdir())
 
     server.start()
