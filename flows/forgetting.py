@@ -15,6 +15,7 @@ from flows.recipes import find_recipe
 from flows.sources import RecipeSources
 from forgetting_core.config import Recipe, identity
 from forgetting_core.recipe import load_recipe
+from infra.curves import CurveSender
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
@@ -32,6 +33,8 @@ from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
 
 EXPERIMENT = "forgetting"
+DRAIN_SECONDS = 10.0
+"""How long the end of a run may wait until MLflow has the last points of the curves."""
 MAX_WAITING_STEPS = 64
 """Threads of the flow: a step that waits for its inputs occupies one."""
 logger = logging.getLogger(__name__)
@@ -98,11 +101,12 @@ def forgetting(
     try:
         outcome = _walk(loaded, context, settings, code_identity)
     except BaseException:
-        context.lineage.finish("FAILED")
         try:
             context.store.record_run(context.flow_run_id, context.run_record(finished=True))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
+        context.curves.drain(DRAIN_SECONDS)
+        context.lineage.finish("FAILED")
         raise
     finally:
         CURRENT.reset(token)
@@ -112,21 +116,23 @@ def forgetting(
 
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
+    lineage = Lineage.start(
+        settings.tracking_uri,
+        experiment=EXPERIMENT,
+        recipe=recipe.name,
+        variant=f"ρ={recipe.partition.rho}",
+        params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        tags={
+            "prefect_flow_run_id": flow_run.id,
+            "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
+        },
+    )
     return RunContext(
         recipe=recipe,
         store=open_store(settings.store_url),
         leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
-        lineage=Lineage.start(
-            settings.tracking_uri,
-            experiment=EXPERIMENT,
-            recipe=recipe.name,
-            variant=f"ρ={recipe.partition.rho}",
-            params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
-            tags={
-                "prefect_flow_run_id": flow_run.id,
-                "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
-            },
-        ),
+        lineage=lineage,
+        curves=CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover),
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
         digests=DigestCache(settings.digest_cache),
         work_dir=settings.work_dir,
@@ -193,6 +199,7 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
     context.store.record_run(context.flow_run_id, context.run_record(finished=True))
     context.store.write_head(recipe.name, context.run_record(finished=True))
+    context.curves.drain(DRAIN_SECONDS)
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
     context.lineage.finish(

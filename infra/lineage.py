@@ -1,8 +1,8 @@
 """The lineage recorder: one MLflow run per pipeline run, a child run per step, and a table for the auditor.
 
 MLflow is a witness, never a participant: when it is down or slow the recorder says so once, sets `degraded`, and
-every later call does nothing. The commits of the store stay the one truth. All methods may be called from several
-threads at once.
+every later call does nothing until whoever hears from MLflow again calls `recover`; a run with such a gap says so
+in a tag. The commits of the store stay the one truth. All methods may be called from several threads at once.
 """
 
 import functools
@@ -26,15 +26,18 @@ from infra.lineage_notes import (
     run_path,
     step_note,
 )
-from infra.lineage_writer import Point, RunWriter
+from infra.lineage_writer import RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
-__all__ = ["Lineage", "Point", "Produced", "public_uri"]
+__all__ = ["Lineage", "Produced", "public_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
+
+INCOMPLETE_TAG = "lineage_incomplete"
+"""Why steps may be missing from a pipeline run; the store's commits have them."""
 
 _NOTE = "mlflow.note.content"
 _logger = logging.getLogger(__name__)
@@ -70,12 +73,15 @@ class Lineage:
         """The pipeline run; None when MLflow could not be reached."""
         self.experiment_id: str | None = None
         self.degraded: str | None = None
-        """Why nothing is recorded any more; None while all is well."""
+        """Why nothing is recorded at the moment; None while all is well."""
         self._writer: RunWriter
         self._lock = threading.RLock()
         self._title = ""
         self._steps: dict[str, StepRecord] = {}
         self._open_steps: dict[str, None] = {}
+        self._missed: list[Callable[[], object]] = []
+        """What closes the steps that ended during an outage."""
+        self._gap: str | None = None
         self._producers: dict[str, str] = {}
         self._pipeline_inputs: set[tuple[str, str]] = set()
         self._finished = False
@@ -111,12 +117,10 @@ class Lineage:
         fingerprint: str | None = None,
         cached: bool = False,
         producer_run_id: str | None = None,
-        mirror: str | None = None,
     ) -> str:
         """Open the child run of `step`, visible as RUNNING with its inputs, and return its id.
 
-        `producer_run_id` is the child run that produced a cached step's artifacts. `mirror` is put before the names
-        of the step's curves on the pipeline run; None: `{step}/`, so that two trainings do not mix.
+        `producer_run_id` is the child run that produced a cached step's artifacts.
         """
         pipeline_run, experiment_id = self._ids()
         inputs = _distinct(inputs)
@@ -140,7 +144,6 @@ class Lineage:
             fingerprint=fingerprint,
             producer_run_id=producer_run_id,
             params={key: value for key, value in (params or {}).items() if value is not None},
-            mirror=f"{step}/" if mirror is None else mirror,
             inputs=inputs,
             producers=producers,
         )
@@ -156,7 +159,6 @@ class Lineage:
         self._writer.log_inputs(pipeline_run, raw, context="pipeline", producers={})
         return run_id
 
-    @_never_fails
     def finish_step(
         self,
         run_id: str | None,
@@ -170,17 +172,47 @@ class Lineage:
         """Close a child run with what it produced. `run_id` as `start_step` returned it; `seconds` of work."""
         if run_id is None:
             return
+        close = functools.partial(
+            self._close_step, run_id, _distinct(outputs), metrics or {}, seconds, tags or {}, status
+        )
+        if close() is None:
+            with self._lock:
+                self._missed.append(close)
+
+    def recover(self) -> None:
+        """MLflow was heard from: go on recording, and close the steps that ended meanwhile. Cheap when all is well.
+
+        A run that could not even be opened is not opened later; a step that began meanwhile has no record.
+        """
+        with self._lock:
+            if self.degraded is None or self.run_id is None or self._finished:
+                return
+            self.degraded = None
+            missed, self._missed = self._missed, []
+        _logger.warning("MLflow at %s answers again; lineage goes on", public_uri(self.tracking_uri))
+        for close in missed:
+            close()
+
+    @_never_fails
+    def _close_step(
+        self,
+        run_id: str,
+        outputs: Sequence[Produced],
+        metrics: Mapping[str, float],
+        seconds: float | None,
+        tags: Mapping[str, object],
+        status: Status,
+    ) -> Literal[True]:
         pipeline_run, experiment_id = self._ids()
-        record, outputs = self._steps[run_id], _distinct(outputs)
+        record = self._steps[run_id]
         record.outputs, record.seconds = outputs, seconds
-        record.metrics = {key: float(value) for key, value in (metrics or {}).items()}
+        record.metrics = {key: float(value) for key, value in metrics.items()}
         if status != "FINISHED":
             record.state = "failed" if status == "FAILED" else "killed"
         elif record.state == "running":
             record.state = "ran"
         producer = record.producer_run_id or run_id
         with self._lock:
-            self._open_steps.pop(run_id, None)
             for item in outputs:
                 self._producers.setdefault(item.digest, producer)
         models = [
@@ -193,8 +225,11 @@ class Lineage:
         self._writer.log_outputs(run_id, models)
         self._writer.log(run_id, metrics=record.metrics | ({} if seconds is None else {"seconds": seconds}))
         note = step_note(record, experiment_id, pipeline_run)
-        self._writer.close(run_id, status, {**(tags or {}), **_artifact_tags("output", outputs, {}), _NOTE: note})
+        self._writer.close(run_id, status, {**tags, **_artifact_tags("output", outputs, {}), _NOTE: note})
+        with self._lock:
+            self._open_steps.pop(run_id, None)
         self._writer.log(pipeline_run, tags={_NOTE: self._note(TAG_CHARACTERS)})
+        return True
 
     def step(
         self,
@@ -224,20 +259,6 @@ class Lineage:
         return run_id if self.degraded is None else None
 
     @_never_fails
-    def log_curves(self, run_id: str | None, points: Sequence[Point]) -> None:
-        """Points of a step's curves, on its child run and, with the prefix, on the pipeline run."""
-        if run_id is None or not points:
-            return
-        pipeline_run, _ = self._ids()
-        mirror = self._steps[run_id].mirror
-        mirrored = [
-            point._replace(metrics={f"{mirror}{key}": value for key, value in point.metrics.items()})
-            for point in points
-        ]
-        self._writer.log_points(run_id, points)
-        self._writer.log_points(pipeline_run, mirrored)
-
-    @_never_fails
     def finish(
         self,
         status: Status,
@@ -263,7 +284,7 @@ class Lineage:
             self.finish_step(run_id, status=status)
         model = self._final_model(final_model, model_tags or {}, registered=status == "FINISHED")
         self._writer.log(pipeline_run, metrics=values)
-        self._writer.close(pipeline_run, status, {_NOTE: self._note(TAG_CHARACTERS)})
+        self._writer.close(pipeline_run, status, {_NOTE: self._note(TAG_CHARACTERS), INCOMPLETE_TAG: self._gap})
         document = {
             "experiment_id": self.experiment_id,
             "run_id": pipeline_run,
@@ -311,9 +332,9 @@ class Lineage:
         with self._lock:
             if self.degraded is not None:
                 return
-            self.degraded = reason
+            self.degraded = self._gap = reason
         _logger.warning(
-            "MLflow at %s failed; the run goes on without further lineage: %s",
+            "MLflow at %s failed; the run goes on without lineage: %s",
             public_uri(self.tracking_uri),
             reason,
         )

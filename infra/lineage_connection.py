@@ -50,6 +50,8 @@ def open_experiment(tracking_uri: str, name: str) -> tuple["MlflowClient", str]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    # an outage is reported once, by those who meet it; this logger has a line for every attempt
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     path = _sqlite_path(tracking_uri)
     if path:
         _prepare_database(path, tracking_uri)

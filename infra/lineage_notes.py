@@ -53,8 +53,6 @@ class StepRecord:
     producer_run_id: str | None
     """The child run that produced a cached step's artifacts."""
     params: dict[str, object]
-    mirror: str
-    """Prefix of the step's curves on the pipeline run."""
     inputs: Sequence[Produced]
     producers: dict[str, str]
     """Digest of an input -> the run that produced it, where known."""

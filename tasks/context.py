@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from forgetting_core.config import ExecutionConfig, Recipe, identity
+from infra.curves import CurveSender
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
@@ -39,6 +40,7 @@ class RunContext:
     store: Store
     leases: Leases
     lineage: Lineage
+    curves: CurveSender
     launcher: Launcher
     digests: DigestCache
     work_dir: Path

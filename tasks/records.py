@@ -37,9 +37,12 @@ def params_of(call: StepCall) -> dict[str, Any]:
     return flatten(call.identity)
 
 
-def mirror_of(call: StepCall) -> str | None:
-    """The main fine-tune's curves keep their plain names on the pipeline run, so that a sweep overlays them."""
-    return "" if call.label == "forget" else None
+def mirror_of(call: StepCall) -> str:
+    """What is put before the names of the step's curves on the pipeline run, so that two trainings do not mix.
+
+    The main fine-tune's keep their plain names, so that a sweep overlays them.
+    """
+    return "" if call.label == "forget" else f"{call.label}/"
 
 
 def numbers(summary: Any, prefix: str = "") -> dict[str, float]:

@@ -38,7 +38,7 @@ from infra.sources import Ref
 from infra.staging import ArtifactMissingError
 from tasks.child import Job, run_job
 from tasks.context import CURRENT, RunContext
-from tasks.records import mirror_of, numbers, outputs_of, params_of, produced_of, result_of
+from tasks.records import numbers, outputs_of, params_of, produced_of, result_of
 from tasks.source import code_changes, step_source
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
@@ -165,7 +165,6 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             inputs=produced_of(refs),
             params=params_of(call),
             fingerprint=fingerprint,
-            mirror=mirror_of(call),
         )
         try:
             commit = _compute(context, call, refs, staged, run_id, instead_of)
@@ -204,13 +203,12 @@ def _compute(
             work=attempt / "work",
             execution=context.execution,
         )
-        watch = Watch(context, call.label, run_id)
         try:
-            summary = context.launcher.run(run_job, job, watch)
+            with Watch(context, call, fingerprint, run_id) as watch:
+                summary = context.launcher.run(run_job, job, watch)
         except Interrupted:
             # Prefect would take a BaseException for a crash and hide it
             raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
-        watch.send_curves()
         artifact = context.store.publish(call.spec.name, out)
         record = Commit(
             step=call.spec.name,

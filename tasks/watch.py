@@ -1,39 +1,72 @@
-"""The parent's view of one running step: messages go to whoever watches, curves to the lineage in batches."""
+"""The parent's view of one running step: messages go to whoever watches, curves to the step's spool."""
 
+import logging
 import time
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
-from infra.lineage import Point
+from infra.curve_spool import Spool, Target
+from infra.lineage_writer import Point
 from tasks.context import RunContext
+from tasks.records import mirror_of
+from tasks.spec import StepCall
 
-SECONDS_BETWEEN_BATCHES = 2.0
+logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """Hears the messages of a step's process, in the thread that waits for it."""
+    """Hears the messages of a step's process, in the thread that waits for it. Used as `with Watch(…) as watch`."""
 
-    def __init__(self, context: RunContext, label: str, run_id: str | None) -> None:
+    def __init__(self, context: RunContext, call: StepCall, fingerprint: str, run_id: str | None) -> None:
         self.started = datetime.now(UTC)
         """When computing began; waiting for a slot does not count."""
         self._context = context
-        self._label = label
+        self._call = call
+        self._fingerprint = fingerprint
         self._run_id = run_id
-        self._points: list[Point] = []
-        self._last_sent = time.monotonic()
+        self._spool: Spool | None = None
+        self._spooling = True
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The computation is over, or has failed."""
+        if self._spool is not None and self._spooling:
+            try:
+                self._spool.end("FINISHED" if kind is None else "FAILED")
+            except OSError as failure:
+                self._warn(failure)
 
     def __call__(self, message: dict[str, Any]) -> None:
         """One message of `infra.launch.Launcher.run`."""
         if message["kind"] == "start":
             self.started = datetime.now(UTC)
-        if message["kind"] == "log":
-            self._points.append(Point(message["step"], message["metrics"], int(time.time() * 1000)))
-            if time.monotonic() - self._last_sent >= SECONDS_BETWEEN_BATCHES:
-                self.send_curves()
-        self._context.listener(self._label, message)
+        if message["kind"] == "log" and self._spooling:
+            try:
+                self._keep(Point(message["step"], message["metrics"], int(time.time() * 1000)))
+            except OSError as failure:
+                self._warn(failure)
+        self._context.listener(self._call.label, message)
 
-    def send_curves(self) -> None:
-        """Send what has gathered."""
-        self._context.lineage.log_curves(self._run_id, self._points)
-        self._points = []
-        self._last_sent = time.monotonic()
+    def _keep(self, point: Point) -> None:
+        if self._spool is None:
+            self._spool = self._context.curves.open(
+                Target(
+                    recipe=self._context.recipe.name,
+                    step=self._call.label,
+                    fingerprint=self._fingerprint,
+                    run_id=self._run_id,
+                    pipeline_run_id=self._context.lineage.run_id,
+                    mirror=mirror_of(self._call),
+                )
+            )
+        self._spool.append(point)
+
+    def _warn(self, failure: OSError) -> None:
+        """A full disk costs the rest of the curves, not the training."""
+        self._spooling = False
+        logger.warning("%s: no further curves, their spool cannot be written: %s", self._call.label, failure)

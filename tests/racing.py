@@ -12,6 +12,7 @@ from typing import Any
 
 from forgetting_core.config import Config, Recipe, SyntheticConfig
 from forgetting_core.progress import Progress
+from infra.curves import CurveSender
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
@@ -64,6 +65,7 @@ def open_context(url: str, work: Path, ttl: float = 60.0) -> tuple[RunContext, l
         store=open_store(url),
         leases=Leases(open_objects(url), ttl, "a-flow-run"),
         lineage=lineage,
+        curves=CurveSender(work / "curves", "sqlite:///unused.db", "race", lineage.recover),
         launcher=Launcher(2, ("tests.racing",)),
         digests=DigestCache(work / "digests.sqlite"),
         work_dir=work,
