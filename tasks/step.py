@@ -12,12 +12,10 @@ all that is done is a hit.
 """
 
 import logging
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +26,18 @@ from prefect.context import TaskRunContext
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.states import Completed
 
-from forgetting_core.errors import InputError, Interrupted
-from infra.commits import Commit, Input, Output
+from forgetting_core.errors import InputError
+from infra.commits import Commit
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
-from infra.launch import StoppedError
-from infra.manifest import Artifact
 from infra.sources import Ref
 from infra.staging import ArtifactMissingError
-from tasks.child import Job, run_job
+from tasks.computation import compute_and_commit
 from tasks.context import CURRENT, RunContext
 from tasks.records import numbers, outputs_of, params_of, produced_of, result_of
-from tasks.source import code_changes, step_source
+from tasks.source import code_changes
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
-from tasks.watch import Watch
 
 logger = logging.getLogger(__name__)
 InputValue = Ref | tuple[StepResult, str | None] | None
@@ -167,7 +162,7 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             fingerprint=fingerprint,
         )
         try:
-            commit = _compute(context, call, refs, staged, run_id, instead_of)
+            commit = compute_and_commit(context, call, _payload(call, refs), refs, staged, run_id, instead_of)
         except BaseException:
             context.lineage.finish_step(run_id, status="FAILED")
             raise
@@ -176,83 +171,6 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             run_id, outputs=outputs_of(result), metrics=numbers(commit.summary), seconds=result.seconds
         )
         return _used(context, call, result)
-
-
-def _compute(
-    context: RunContext,
-    call: StepCall,
-    refs: dict[str, Ref],
-    staged: dict[str, tuple[Path, ...]],
-    run_id: str | None,
-    instead_of: str | None,
-) -> Commit:
-    """Compute in a child process, publish, commit; scratch goes away only when the commit stands."""
-    source = step_source(call.spec)  # before the files can change under a long computation
-    payload = _payload(call, refs)
-    fingerprint = fingerprint_of(payload)
-    with context.attempt_dir(call.spec.name, fingerprint) as attempt:
-        out = attempt / "output"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        job = Job(
-            compute=call.spec.compute,
-            config=dict(call.config),
-            inputs=staged,
-            digests=dict(payload["inputs"]),
-            out=out,
-            work=attempt / "work",
-            execution=context.execution,
-        )
-        try:
-            with Watch(context, call, fingerprint, run_id) as watch:
-                summary = context.launcher.run(run_job, job, watch)
-        except Interrupted:
-            # Prefect would take a BaseException for a crash and hide it
-            raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
-        artifact = context.store.publish(call.spec.name, out)
-        record = Commit(
-            step=call.spec.name,
-            fingerprint=fingerprint,
-            payload=payload,
-            artifact=artifact.uri.removeprefix(f"{context.store.root}/"),
-            digest=artifact.digest,
-            bytes=artifact.bytes,
-            outputs=_parts(call.spec, artifact),
-            inputs={name: Input(digest=ref.digest, uri=ref.uri) for name, ref in refs.items()},
-            summary=summary,
-            provenance={
-                **context.provenance,
-                **source.record(),
-                "label": call.label,
-                "execution": context.execution.model_dump(),
-                "started": watch.started.isoformat(timespec="seconds"),
-                "seconds": round((datetime.now(UTC) - watch.started).total_seconds(), 3),
-                "mlflow_run_id": run_id,
-            },
-        )
-        commit = _commit(context, call, record, instead_of)
-        shutil.rmtree(attempt, ignore_errors=True)
-    return commit
-
-
-def _commit(context: RunContext, call: StepCall, record: Commit, instead_of: str | None) -> Commit:
-    """Commit `record`, in place of a commit whose artifact is gone or is the one not wanted any more."""
-    store = context.store
-    old = store.lookup(record.step, record.fingerprint)
-    if old is None or (old.uri != instead_of and store.exists(old.uri)):
-        commit = store.commit(record)
-    else:
-        commit = store.replace(old, record)
-        if commit.digest != old.digest:
-            logger.warning(
-                "%s: computed again, with other bytes: content digest %s before, %s now; the steps below run again",
-                call.label,
-                old.digest,
-                commit.digest,
-            )
-    if commit.adopted:
-        logger.warning("%s: another run committed this step first; its artifact is used", call.label)
-    return commit
 
 
 def _stage_all(
@@ -295,12 +213,6 @@ def _restore(context: RunContext, gone: StepResult, needed_by: StepCall) -> Step
             f" before, {made.ref.digest} now"
         )
     return made
-
-
-def _parts(spec: StepSpec, artifact: Artifact) -> dict[str, Output]:
-    present = {path for entry in artifact.files for path in spec.parts if entry.path.startswith(f"{path}/")}
-    parts = {path: artifact.part(path) for path in sorted(present)}
-    return {name: Output(path=part.path, digest=part.digest, bytes=part.bytes) for name, part in parts.items()}
 
 
 def _used(context: RunContext, call: StepCall, result: StepResult) -> StepResult:
