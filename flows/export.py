@@ -5,8 +5,8 @@ import uuid
 from pathlib import Path
 
 from forgetting_core.errors import InputError
-from forgetting_core.export import Ancestor, Lineage, export_full, export_merged, is_adapter
-from forgetting_core.model_files import model_files
+from forgetting_core.export import Ancestor, Lineage, export_full, export_merged
+from forgetting_core.model_files import is_adapter, model_files
 from infra.commits import DATA
 from infra.digests import DigestCache
 from infra.errors import RequestError

@@ -24,7 +24,7 @@ from infra.objects import StoreError
 from infra.provenance import provenance
 from infra.settings import Settings
 from infra.sources import Sources
-from infra.store import open_store
+from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
@@ -127,10 +127,11 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
             "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
         },
     )
+    objects = open_objects(settings.store_url)
     return RunContext(
         recipe=recipe,
-        store=open_store(settings.store_url),
-        leases=Leases(open_objects(settings.store_url), settings.lease_ttl, str(flow_run.id)),
+        store=Store(objects),
+        leases=Leases(objects, settings.lease_ttl, str(flow_run.id)),
         lineage=lineage,
         curves=CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover),
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
@@ -197,8 +198,9 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
-    context.store.record_run(context.flow_run_id, context.run_record(finished=True))
-    context.store.write_head(recipe.name, context.run_record(finished=True))
+    record = context.run_record(finished=True)
+    context.store.record_run(context.flow_run_id, record)
+    context.store.write_head(recipe.name, record)
     context.curves.drain(DRAIN_SECONDS)
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]

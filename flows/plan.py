@@ -14,7 +14,7 @@ from infra.lease import Leases
 from infra.plan import Assessment, assess
 from infra.settings import Settings
 from infra.sources import Ref, Sources, Unresolved
-from infra.store import Store, open_store
+from infra.store import Store
 from infra.urls import open_objects
 from tasks.source import CodeIdentity, code_changes, code_warnings, identified
 from tasks.spec import StepCall
@@ -60,9 +60,10 @@ def plan(
 def walk_plan(loaded: Recipe, store: str | None, code_identity: CodeIdentity = "version") -> "PlanWalker":
     """Every step of a recipe assessed."""
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
-    opened = open_store(settings.store_url)
+    objects = open_objects(settings.store_url)
+    opened = Store(objects)
     sources = Sources(DigestCache(settings.digest_cache, read_only=True), settings.work_dir / "raw", fetch=False)
-    leases = Leases(open_objects(settings.store_url), settings.lease_ttl)
+    leases = Leases(objects, settings.lease_ttl)
     walker = PlanWalker(sources, opened, leases, opened.read_head(loaded.name) or {}, code_identity)
     walk(loaded, walker)
     return walker

@@ -3,7 +3,6 @@
 The card says where the model comes from, in full: whoever gets the folder alone can still ask for what made it.
 """
 
-import json
 import shutil
 import warnings
 from collections import Counter
@@ -15,10 +14,9 @@ from typing import Any
 import yaml
 
 from forgetting_core.errors import InputError
-from forgetting_core.model_files import model_files
+from forgetting_core.model_files import BASE_FILE, base_of_adapter, model_files
 
 CARD = "README.md"
-NOT_PART_OF_A_MODEL = "base_model.json"
 _DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -50,15 +48,10 @@ class Lineage:
     """The model first, the first step last."""
 
 
-def is_adapter(checkpoint: Path) -> bool:
-    """Whether the folder holds a LoRA adapter and no model of its own."""
-    return (checkpoint / "adapter_config.json").exists()
-
-
 def export_full(checkpoint: Path, out: Path, lineage: Lineage) -> None:
     """Copy a full checkpoint's weights, config and tokenizer to `out` and write its card."""
     for path in model_files(checkpoint):
-        if path.name != NOT_PART_OF_A_MODEL:
+        if path.name != BASE_FILE:
             shutil.copyfile(path, out / path.name)
     write_card(out, lineage)
 
@@ -73,7 +66,7 @@ def export_merged(checkpoint: Path, base: Path, base_digest: str, out: Path, lin
 
     from forgetting_core.models import load_base, save_checkpoint
 
-    trained_on = json.loads((checkpoint / "base_model.json").read_text())["digest"]
+    trained_on = base_of_adapter(checkpoint)
     if trained_on != base_digest:
         raise InputError(f"base {base}: its digest is {base_digest}, but the adapter was trained on {trained_on}")
     dtype = weights_dtype(base)

@@ -18,11 +18,16 @@ from transformers.utils import logging as transformers_logging
 from forgetting_core.config import LoraConfig
 from forgetting_core.errors import InputError
 from forgetting_core.json_files import write_json
-from forgetting_core.model_files import model_files, tokenizer_files
+from forgetting_core.model_files import (
+    ADAPTER_FILE,
+    BASE_FILE,
+    base_of_adapter,
+    is_adapter,
+    model_files,
+    tokenizer_files,
+)
 
 VOLATILE_CONFIG_KEYS = ("transformers_version", "_name_or_path", "peft_version", "base_model_name_or_path")
-BASE_FILE = "base_model.json"
-"""Beside an adapter: the digest of its base model."""
 SET_LIKE_ADAPTER_KEYS = ("target_modules", "modules_to_save", "exclude_modules", "target_parameters")
 """What PEFT keeps as sets, and so writes in hash order. In config.json the order of a list has a meaning."""
 
@@ -75,7 +80,7 @@ def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: 
     """The base itself, a full checkpoint, or the base with a LoRA adapter; in evaluation mode."""
     if checkpoint is None:
         return load_base(base, dtype=dtype, device=device)
-    if (checkpoint / "adapter_config.json").exists():
+    if is_adapter(checkpoint):
         model = load_base(base, dtype=dtype, device=device)
         return PeftModel.from_pretrained(model, checkpoint, autocast_adapter_dtype=False).eval()
     return load_base(checkpoint, dtype=dtype, device=device)
@@ -83,14 +88,12 @@ def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: 
 
 def check_adapter(checkpoint: Path | None, base_digest: str) -> None:
     """Raises `InputError` when `checkpoint` is an adapter that says it belongs to another base model."""
-    named = checkpoint / BASE_FILE if checkpoint else None
-    if named is not None and named.exists():
-        expected = json.loads(named.read_text())["digest"]
-        if expected != base_digest:
-            raise InputError(
-                f"adapter {checkpoint}: it was trained on a base model with digest {expected}, but the recipe's has"
-                f" {base_digest}; name the adapter's own base under `model`"
-            )
+    expected = base_of_adapter(checkpoint) if checkpoint else None
+    if expected not in (None, base_digest):
+        raise InputError(
+            f"adapter {checkpoint}: it was trained on a base model with digest {expected}, but the recipe's has"
+            f" {base_digest}; name the adapter's own base under `model`"
+        )
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
@@ -143,7 +146,7 @@ def save_checkpoint(
         write_json(out / BASE_FILE, {"digest": base_digest})
     else:
         model.to(getattr(torch, dtype)).save_pretrained(out)
-    for name in ("config.json", "generation_config.json", "adapter_config.json"):
+    for name in ("config.json", "generation_config.json", ADAPTER_FILE):
         if (out / name).exists():
             write_json(out / name, _canonical_config(json.loads((out / name).read_text())))
     for path in tokenizer_files(base):

@@ -135,12 +135,13 @@ class TrainingRun:
         lambda_ = self._lambda(step)
         sums = {1: 0.0, -1: 0.0}
         self.micro_losses = []
-        for batch, input_ids, sign in batches:
+        for batch, input_ids, signs in batches:
+            chosen = signs != 0
             with self._autocast():
-                losses = self.forward(input_ids.to(self.device), (sign != 0).to(self.device))
-            sign = sign[sign != 0].to(self.device)
+                losses = self.forward(input_ids.to(self.device), chosen.to(self.device))
+            sign = signs[chosen].to(self.device)
             value = forgetting_loss(
-                self._bounded(losses, sign, batch), sign, self._denominators(counts, sign), lambda_
+                self._bounded(losses, sign, batch, chosen), sign, self._denominators(counts, sign), lambda_
             )
             self._require_finite(float(value.detach()), "loss", step, batch)
             self.accelerator.backward(value)
@@ -179,12 +180,12 @@ class TrainingRun:
         assert not isinstance(self.execution.micro_batch, str)
         return TokenCounts.of(sign, self.config.rows_per_step / self.execution.micro_batch)
 
-    def _bounded(self, losses: torch.Tensor, sign: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
+    def _bounded(
+        self, losses: torch.Tensor, sign: torch.Tensor, batch: np.ndarray, chosen: torch.Tensor
+    ) -> torch.Tensor:
         if self.data.loss_base is None or not isinstance(self.config, ForgetConfig):
             return losses
-        rows = self.data.rows
-        sign_bt = pad_right(rows, self.data.sign, batch, torch.int8)
-        loss_base = pad_right(rows, self.data.loss_base, batch, losses.dtype)[sign_bt != 0]
+        loss_base = pad_right(self.data.rows, self.data.loss_base, batch, losses.dtype)[chosen]
         return npo_surrogate(losses, loss_base.to(self.device), sign, self.config.beta)
 
     def _lambda(self, step: int) -> float:

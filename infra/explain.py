@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.commits import Commit
 from infra.fingerprint import step_payload
-from infra.plan import Reason, changes, flatten, nearest
+from infra.plan import Reason, changes, flatten, nearest, own_differences
 from infra.store import Store
 
 
@@ -70,17 +70,15 @@ def compare(
     execution: Mapping[str, Any],
 ) -> Comparison:
     """All differences; see `plan.assess` for `inputs` and `unknown`."""
-    old_config, new_config = flatten(earlier.payload["config"]), flatten(config)
-    changed = [Reason("config", *change) for change in changes(old_config, new_config)]
+    found = own_differences(earlier.payload, step_payload(earlier.step, version, config, inputs))
     old_inputs = earlier.payload["inputs"]
     names = sorted({*old_inputs, *inputs, *unknown})
-    old_version = earlier.payload["version"]
     return Comparison(
         earlier=earlier,
-        config=changed,
-        unchanged=len(new_config.keys() - {reason.field for reason in changed}),
+        config=[reason for reason in found if reason.kind == "config"],
+        unchanged=len(flatten(config).keys() - {reason.field for reason in found}),
         inputs=[InputChange(name, old_inputs.get(name), inputs.get(name), unknown.get(name)) for name in names],
-        code=[Reason("code", f"{earlier.step}.version", old_version, version)] if old_version != version else [],
+        code=[reason for reason in found if reason.kind == "code"],
         execution=[
             Reason("config", f"execution.{name}", old, new)
             for name, old, new in changes(earlier.provenance.get("execution", {}), execution)

@@ -177,7 +177,7 @@ def _cut(text: str, limit: int) -> str:
 
 @contextmanager
 def _as_default_uri(tracking_uri: str) -> Iterator[None]:
-    """Lend the process our URI: a database as registry looks `models:/<id>` up there (a TODO in MLflow)."""
+    """Lend the process our URI: a database as registry looks `models:/<id>` up there."""
     if tracking_uri.startswith(("http://", "https://")):
         yield
         return

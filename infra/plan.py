@@ -112,15 +112,20 @@ def _reasons(old: Mapping[str, Any] | None, new: Mapping[str, Any], unknown: Map
 
 
 def _known_differences(old: Mapping[str, Any], new: Mapping[str, Any], unknown: Mapping[str, str]) -> list[Reason]:
+    known = {name: digest for name, digest in old["inputs"].items() if name not in unknown}
+    inputs = [Reason("input", *change) for change in changes(known, new["inputs"])]
+    return own_differences(old, new) + inputs
+
+
+def own_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Reason]:
+    """What differs between two payloads of one step apart from its inputs: code, then config."""
     found = []
     if old["version"] != new["version"]:
         found.append(Reason("code", f"{new['step']}.version", old["version"], new["version"]))
-    found += [
+    return found + [
         Reason("code" if change[0] == CODE_KEY else "config", *change)
         for change in changes(flatten(old["config"]), flatten(new["config"]))
     ]
-    known = {name: digest for name, digest in old["inputs"].items() if name not in unknown}
-    return found + [Reason("input", *change) for change in changes(known, new["inputs"])]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

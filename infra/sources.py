@@ -34,8 +34,6 @@ class Ref:
     kind: Kind = "data"
     local: tuple[Path, ...] = ()
     """Where it is on this machine already; empty for what has to be staged from the store."""
-    produced_by: str | None = None
-    """MLflow run that produced it."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
 
 
-def result_of(call: StepCall, commit: Commit, state: str, run_id: str | None) -> StepResult:
-    """What the flow hands on; `run_id` is the MLflow run that produced it."""
+def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
+    """What the flow hands on."""
     spec = call.spec
     parts = {
-        name: Ref(commit.output_uri(name), output.digest, spec.part_kinds.get(name, "data"), produced_by=run_id)
+        name: Ref(commit.output_uri(name), output.digest, spec.part_kinds.get(name, "data"))
         for name, output in commit.outputs.items()
     }
-    ref = Ref(commit.uri, commit.digest, spec.kind, produced_by=run_id)
+    ref = Ref(commit.uri, commit.digest, spec.kind)
     seconds = float(commit.provenance["seconds"])
     return StepResult(call.label, spec.name, state, commit.fingerprint, ref, parts, commit.summary, seconds)
 

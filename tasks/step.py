@@ -127,7 +127,7 @@ def _failure_shown(context: RunContext, call: StepCall) -> Iterator[None]:
 
 def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Ref], state: str) -> StepResult:
     producer = commit.provenance.get("mlflow_run_id")
-    result = replace(result_of(call, commit, state, producer), code_changes=code_changes(call.spec, commit))
+    result = replace(result_of(call, commit, state), code_changes=code_changes(call.spec, commit))
     context.lineage.step(
         call.label,
         inputs=produced_of(refs),
@@ -166,7 +166,7 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
         except BaseException:
             context.lineage.finish_step(run_id, status="FAILED")
             raise
-        result = result_of(call, commit, "ran", run_id)
+        result = result_of(call, commit, "ran")
         context.lineage.finish_step(
             run_id, outputs=outputs_of(result), metrics=numbers(commit.summary), seconds=result.seconds
         )

@@ -23,6 +23,7 @@ from infra.staging import ArtifactMissingError
 from infra.store import Store, open_store
 from infra.urls import open_objects
 from tests.seaweedfs import BUCKET, SeaweedFS
+from tests.stores import write_files
 
 STEP = "evaluate[sft,boolq]"
 CONTENT = {
@@ -39,17 +40,9 @@ def store(url: str) -> Store:
     return open_store(url)
 
 
-def make_folder(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
-
-
 @pytest.fixture
 def artifact(store: Store, tmp_path: Path) -> Artifact:
-    return store.publish(STEP, make_folder(tmp_path / "out", CONTENT | AUX))
+    return store.publish(STEP, write_files(tmp_path / "out", CONTENT | AUX))
 
 
 def make_commit(artifact: Artifact, root: str, seed: int = 42, **more: Any) -> Commit:
@@ -91,10 +84,10 @@ def test_the_digest_is_that_of_the_identity_files_wherever_they_are(artifact: Ar
 
 
 def test_aux_files_do_not_move_the_digest(store: Store, artifact: Artifact, tmp_path: Path) -> None:
-    other = store.publish(STEP, make_folder(tmp_path / "other", CONTENT | {"aux/times.json": b"13:00"}))
+    other = store.publish(STEP, write_files(tmp_path / "other", CONTENT | {"aux/times.json": b"13:00"}))
     assert other.digest == artifact.digest
     assert other.uri != artifact.uri
-    moved = store.publish(STEP, make_folder(tmp_path / "moved", CONTENT | {"train/aux/a": b"identity"}))
+    moved = store.publish(STEP, write_files(tmp_path / "moved", CONTENT | {"train/aux/a": b"identity"}))
     assert moved.digest != artifact.digest
     with pytest.raises(KeyError, match="aux"):
         artifact.part("aux")
@@ -136,7 +129,7 @@ def test_a_deleted_artifact_is_missing_and_nothing_else(store: Store, artifact: 
 
 def test_the_progress_of_a_transfer_ends_at_its_size(store: Store, tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
-    folder = make_folder(tmp_path / "out", {"big": bytes(2 * PART_BYTES + 1), "small": b"x"})
+    folder = write_files(tmp_path / "out", {"big": bytes(2 * PART_BYTES + 1), "small": b"x"})
     artifact = store.publish(STEP, folder, lambda done, total: heard.append((done, total)))
     size = 2 * PART_BYTES + 2
     assert heard[-1] == (size, size)
@@ -198,7 +191,7 @@ def test_a_commit_of_what_is_not_published_is_refused(store: Store, artifact: Ar
 
 def test_threads_that_race_all_get_the_winners_record(url: str, tmp_path: Path) -> None:
     stores = [open_store(url) for _ in range(8)]
-    folder = make_folder(tmp_path / "out", CONTENT)
+    folder = write_files(tmp_path / "out", CONTENT)
     records = [make_commit(store.publish(STEP, folder), store.root) for store in stores]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda pair: pair[0].commit(pair[1]), zip(stores, records, strict=True)))
@@ -318,7 +311,7 @@ def test_the_server_itself_refuses_unsigned_requests(s3_environment: dict[str, s
 def test_a_missing_bucket_is_an_error_and_never_a_miss(s3_environment: dict[str, str], tmp_path: Path) -> None:
     assert_all_fail("s3://no-such-bucket/store", "no bucket")
     with pytest.raises(StoreError, match="no bucket"):
-        open_store("s3://no-such-bucket").publish(STEP, make_folder(tmp_path, {"big": bytes(2 * PART_BYTES)}))
+        open_store("s3://no-such-bucket").publish(STEP, write_files(tmp_path, {"big": bytes(2 * PART_BYTES)}))
 
 
 def test_a_stopped_server_is_an_error_and_a_restarted_one_has_everything(
@@ -345,7 +338,7 @@ def test_an_interrupted_upload_is_taken_back(bucket_url: str, tmp_path: Path) ->
         raise KeyboardInterrupt
 
     objects = S3Objects(*bucket_url.removeprefix("s3://").split("/", 1))
-    folder = make_folder(tmp_path / "out", {"big": bytes(3 * PART_BYTES)})
+    folder = write_files(tmp_path / "out", {"big": bytes(3 * PART_BYTES)})
     with pytest.raises(KeyboardInterrupt):
         Store(objects).publish(STEP, folder, stop)
     assert list(objects.find("v1")) == []
@@ -367,7 +360,7 @@ def test_an_upload_whose_last_response_was_lost_counts_when_the_server_has_acted
         return request(method, **arguments)
 
     monkeypatch.setattr(objects._s3, "call_s3", answer_of_the_retry)
-    folder = make_folder(tmp_path / "out", {"big": b"x" * (2 * PART_BYTES)})
+    folder = write_files(tmp_path / "out", {"big": b"x" * (2 * PART_BYTES)})
     if acted:
         artifact = Store(objects).publish(STEP, folder)
         staged = open_store(bucket_url).stage(artifact.uri, artifact.digest, tmp_path / "staged")
@@ -422,7 +415,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_large_transfer_needs_little_memory(bucket_url: str, tmp_path: Path) -> None:
-    small = make_folder(tmp_path / "small", {"a": b"a"})
+    small = write_files(tmp_path / "small", {"a": b"a"})
     large = tmp_path / "large"
     large.mkdir()
     with (large / "model.safetensors").open("wb") as file:

@@ -1,6 +1,7 @@
 """The training loop: the same weights however a step is cut, after an interruption, and on every architecture."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from forgetting_core.errors import InputError, Interrupted, NumericalError
 from forgetting_core.models import load_checkpoint
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
+from forgetting_core.scoring import token_losses
 from forgetting_core.tables import LABEL_SCHEMA, TokenRows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
-from forgetting_core.training import fine_tune
+from forgetting_core.training import TrainingRun, fine_tune
+from forgetting_core.training_data import TrainingData
 from tests.tiny import CONFIGS, save_model, token_rows, write_rows
 
 FULL = {"mode": "full", "learning_rate": 1e-2, "rows_per_step": 6, "warmup_ratio": 0.3, "dtype": "float32"}
@@ -217,3 +220,21 @@ def test_rows_longer_than_the_positions_are_refused(data: Path, labels: Path, tm
     long = write_rows(token_rows(5, longest=90), tmp_path / "long")
     with pytest.raises(InputError, match="64 positions"):
         train(SftConfig(objective="sft", **FULL), base, long, None, tmp_path / "x")
+
+
+def test_bounded_forgetting_compares_every_token_with_its_own_base_loss(
+    base: Path, rows: TokenRows, tmp_path: Path
+) -> None:
+    """Before the first step loss and base loss are equal, so each negative token contributes (2/β)·ln 2 of λ."""
+    model = TokenLossModel(load_checkpoint(base, None, dtype="float32", device="cpu"))
+    losses = token_losses(model, rows, block_rows=64, micro_batch="auto", progress=Progress())
+    sign = (np.where(np.arange(len(rows.input_ids)) % 3 == 0, -1, 1) * rows.response_mask()).astype(np.int8)
+    constant = LambdaConfig(schedule="constant", t_min=0, t_max=0.5)
+    config = ForgetConfig(**{**FULL, "rows_per_step": 20}, lambda_=constant, negative="npo", beta=0.4)
+    for micro_batch in (1, 6, "auto"):
+        data = TrainingData(rows, sign, losses)
+        execution = ExecutionConfig(device="cpu", micro_batch=micro_batch)
+        run = TrainingRun(config, data, base, tmp_path, execution, Progress())
+        run.step(0, np.arange(len(rows)))
+        expected = losses[sign == 1].mean() + 0.5 * (2 / 0.4) * math.log(2)
+        assert sum(run.micro_losses) == pytest.approx(expected, rel=1e-5)
