@@ -11,8 +11,8 @@ from mlflow.entities import Metric
 
 from infra.curve_spool import Spool, Target
 from infra.curves import SKIPPED_TAG, CurveSender
-from infra.lineage import INCOMPLETE_TAG, Lineage, Produced
-from infra.lineage_writer import Point
+from infra.lineage import Lineage, Produced
+from infra.lineage_writer import INCOMPLETE_TAG, Point
 from tests.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.timeout(300)
