@@ -1,6 +1,6 @@
 """The manifests fit Kubernetes' own schemas, and a pool's job template gives the Job that a run needs.
 
-The template goes through the classes of Prefect's Kubernetes worker, so what is looked at is what a cluster would get.
+The template goes through the classes of Prefect's Kubernetes worker: what is looked at is what a cluster would get.
 """
 
 import asyncio
@@ -65,7 +65,10 @@ def deployments() -> list[Manifest]:
 
 def test_kustomization_names_every_file() -> None:
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    named = [*kustomization["resources"], *(file for made in kustomization["configMapGenerator"] for file in made["files"])]
+    named = [
+        *kustomization["resources"],
+        *(file for made in kustomization["configMapGenerator"] for file in made["files"]),
+    ]
     assert sorted(["kustomization.yaml", *named]) == sorted(path.name for path in FOLDER.iterdir())
 
 
@@ -105,6 +108,13 @@ def test_every_variable_is_described_used_and_has_a_default_of_its_type(pool: st
         assert f"{{{{ {name} }}}}" in configuration, name
         if "type" in variable and "default" in variable:
             assert isinstance(variable["default"], types[variable["type"]]), name
+
+
+def test_deployments_set_no_variable_that_the_pool_would_ignore() -> None:
+    deployments = yaml.safe_load((FOLDER.parents[1] / "prefect.yaml").read_text())["deployments"]
+    for pool in (deployment["work_pool"] for deployment in deployments):
+        known = template(pool["name"])["variables"]["properties"]
+        assert set(pool.get("job_variables", {})) <= set(known)
 
 
 def test_gpu_job_gets_a_gpu_and_a_node_that_has_one() -> None:
@@ -163,9 +173,9 @@ def test_secrets_enter_a_job_by_reference_only(pool: str, monkeypatch: pytest.Mo
 
 def test_pools_differ_in_their_sizes_only() -> None:
     gpu, cpu = template("gpu"), template("cpu")
-    del gpu["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"][
-        "nvidia.com/gpu"
-    ]
+    del gpu["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]["resources"][
+        "limits"
+    ]["nvidia.com/gpu"]
     del gpu["variables"]["properties"]["gpus"]
     for pool in (gpu, cpu):
         for variable in pool["variables"]["properties"].values():
