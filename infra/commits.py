@@ -34,6 +34,8 @@ class Input(BaseModel):
 
     digest: str
     uri: str | None = None
+    files: dict[str, Sha256] = {}
+    """{address: sha256} of raw files; empty for an artifact."""
 
 
 class Commit(BaseModel):
