@@ -18,7 +18,6 @@ _VIEW_NAME = "Pipeline runs"
 _COLUMNS = (
     "tags.`recipe`",
     "params.`rho`",
-    "params.`objective`",
     "metrics.`steps_ran`",
     "metrics.`steps_cached`",
 )
@@ -69,8 +68,7 @@ def _view(columns: Iterable[str]) -> str:
 def _description(experiment_id: str) -> str:
     return (
         "Language models fine-tuned by *forgetting*: the tokens that a reference model has learned are trained on, "
-        "the rest is pushed away.\n\n"
+        f"the rest is pushed away. [Runs with recipe, ρ, metrics and cached steps]({view_path(experiment_id)})\n\n"
         "A row is a pipeline run; its children are its steps, cached or computed. The description of a run leads "
-        "to its final model, and that model's to the reference model, the data and the raw files.\n\n"
-        f"[Pipeline runs with recipe, ρ, metrics and cached steps as columns]({view_path(experiment_id)})"
+        "to its final model, and that model's to the reference model, the data and the raw files."
     )

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from infra.public import public_data, public_text, public_uri
@@ -20,6 +20,7 @@ TAG_CHARACTERS = 8000
 DESCRIPTION_CHARACTERS = 5000
 """Longest description of a model version (the width of its column on PostgreSQL)."""
 _RAW_ROWS = 12
+_GAP = "&ensp;"  # MLflow shows tables without any space between the columns
 _ROW_NOTE = "\n\n{} more in lineage.json of the pipeline run."
 
 _NOT_VERBATIM = re.compile(r"[`|<>&\\\s]")
@@ -56,13 +57,16 @@ class Produced:
         return record | ({"files": dict(self.files)} if self.files else {})
 
 
+State = Literal["ran", "cached", "running", "failed", "killed"]
+
+
 @dataclass
 class StepRecord:
     """What is known of one step of a pipeline run; `run_id` is its child run."""
 
     step: str
     run_id: str
-    state: Literal["running", "ran", "cached", "failed", "killed"]
+    state: State
     fingerprint: str | None
     producer_run_id: str | None
     """The child run that produced a cached step's artifacts."""
@@ -123,12 +127,12 @@ class Trail:
             if step is not None and step.run_id not in found:
                 found[step.run_id] = step
                 queue += [item.digest for item in step.inputs]
-        return list(found.values())
+        return [step for step in reversed(self.steps) if step.run_id in found]
 
     def counts(self) -> str:
         """Such as `6 ran, 8 cached`."""
         states = Counter(step.state for step in self.steps)
-        return ", ".join(f"{number} {state}" for state, number in states.most_common())
+        return ", ".join(f"{states[state]} {state}" for state in get_args(State) if states[state])
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
@@ -178,10 +182,8 @@ def step_note(trail: Trail, record: StepRecord) -> str:
     if record.producer_run_id:
         title += f"; cached, {_step_link(trail, 'made by this run', record.producer_run_id)}"
     raw = _raw_table(trail, [record])
-    rows = [
-        ("input", _named(trail, item, record), verbatim(item.digest), verbatim(item.uri)) for item in record.inputs
-    ]
-    rows += [("output", _named(trail, item), verbatim(item.digest), verbatim(item.uri)) for item in record.outputs]
+    rows = [("input", _named(trail, item, record), *_place(item)) for item in record.inputs]
+    rows += [("output", _named(trail, item), *_place(item)) for item in record.outputs]
     limit = TAG_CHARACTERS - len(title) - len(raw) - 4
     return _join([title, raw, _table(("", "artifact", "digest", "address"), rows, limit)])
 
@@ -207,6 +209,10 @@ def model_note(trail: Trail, item: Produced, limit: int = TAG_CHARACTERS) -> str
     return _join([title, _table(("step", "made", "digest", "from"), rows, limit - len(title) - len(raw) - 4), raw])
 
 
+def _place(item: Produced) -> tuple[str, str]:
+    return verbatim(item.digest[:12]), verbatim(item.uri)
+
+
 def _made(trail: Trail, step: StepRecord) -> tuple[str, str]:
     names = ", ".join(_named(trail, item) for item in step.outputs)
     return names, ", ".join(verbatim(item.digest[:12]) for item in step.outputs)
@@ -214,13 +220,13 @@ def _made(trail: Trail, step: StepRecord) -> tuple[str, str]:
 
 def _named(trail: Trail, item: Produced, reader: StepRecord | None = None) -> str:
     """`item`, linked to its own page if it is a model, else to the run that made it for `reader`."""
-    model = trail.models.get(item.digest) if item.kind == "model" else None
-    if model is not None:
-        maker = trail.maker(item.digest)
-        name = f"{maker.step} {item.name}" if maker and not reader else item.name
-        return _link(name, model_path(trail.experiment_id, model))
+    maker = trail.maker(item.digest)
+    made = next(output.name for output in maker.outputs if output.digest == item.digest) if maker else item.name
+    name = f"{maker.step} {made}" if maker and made != maker.step else made
+    if item.kind == "model" and item.digest in trail.models:
+        return _link(name, model_path(trail.experiment_id, trail.models[item.digest]))
     producer = reader.producers.get(item.digest) if reader else None
-    return _step_link(trail, item.name, producer) if producer else escape_markdown(item.name)
+    return _step_link(trail, name, producer) if producer else escape_markdown(name)
 
 
 def _raw_table(trail: Trail, steps: Sequence[StepRecord]) -> str:
@@ -228,8 +234,9 @@ def _raw_table(trail: Trail, steps: Sequence[StepRecord]) -> str:
     rows = list(dict.fromkeys(row for step in steps for row in _raw_rows(trail, step)))
     if not rows:
         return ""
-    table = "\n".join(_line(row) for row in [("raw input", "sha256", "address"), ("---",) * 3, *rows[:_RAW_ROWS]])
-    return table + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
+    head = [("raw input", "sha256", "address"), ("---",) * 3]
+    table = "\n".join(_line(row) for row in [*head, *rows[:_RAW_ROWS]])
+    return f"Raw data:\n\n{table}" + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
 
 
 def _raw_rows(trail: Trail, step: StepRecord) -> Iterator[tuple[str, str, str]]:
@@ -270,4 +277,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> st
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {f'{_GAP} | '.join(cells)} |"
