@@ -60,7 +60,7 @@ def _refuse_credentials(origin: str, value: Any) -> None:
             _refuse_credentials(origin, item)
     elif isinstance(value, str) and _CREDENTIALS.search(value):
         raise InputError(
-            f"{origin}: an address with a user, a password or a signature in it, and a recipe is recorded as it is: "
+            f"{origin}: an address with a user, a password or a signature in it; a recipe is recorded as it is: "
             "give the address without, and credentials by the environment (AWS_…, HF_TOKEN)"
         )
 
