@@ -234,8 +234,7 @@ def _raw_table(trail: Trail, steps: Sequence[StepRecord]) -> str:
     rows = list(dict.fromkeys(row for step in steps for row in _raw_rows(trail, step)))
     if not rows:
         return ""
-    head = [("raw input", "sha256", "address"), ("---",) * 3]
-    table = "\n".join(_line(row) for row in [*head, *rows[:_RAW_ROWS]])
+    table = "\n".join([_head("raw input", "sha256", "address"), *map(_line, rows[:_RAW_ROWS])])
     return f"Raw data:\n\n{table}" + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
 
 
@@ -266,7 +265,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> st
     """Rows that would pass `limit` characters are counted in a last line instead."""
     if not rows:
         return ""
-    text = "\n".join([_line(head), _line(["---"] * len(head))])
+    text = _head(*head)
     for done, row in enumerate(rows):
         rest = _ROW_NOTE.format(len(rows) - done)
         line = "\n" + _line(row)
@@ -274,6 +273,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> st
             return text + rest
         text += line
     return text
+
+
+def _head(*cells: str) -> str:
+    return f"{_line(cells)}\n|{' --- |' * len(cells)}"
 
 
 def _line(cells: Sequence[str]) -> str:
