@@ -22,7 +22,10 @@ from tests.tiny import save_model
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 30
 """A page may take this long on a busy machine."""
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH to look at MLflow's pages with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH to look at MLflow's pages with"),
+]
 
 RECIPE = """
 name: audited

@@ -179,6 +179,7 @@ def test_a_secret_would_be_found_in_any_form(secret: str, tmp_path: Path) -> Non
     assert places == ["0", "1", "2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_anything_that_runs_leave_behind(planted: Planted) -> None:
     places = " ".join(place for place, _ in planted.left)
     for expected in ("mlflow.db", "prefect.db", "/v1/commits/", "/v1/runs/", "report.html", "lineage.json"):
@@ -186,6 +187,7 @@ def test_no_secret_is_in_anything_that_runs_leave_behind(planted: Planted) -> No
     assert found_in(planted.left) == []
 
 
+@pytest.mark.slow
 def test_what_was_wrong_is_said_all_the_same(planted: Planted) -> None:
     assert "AWS_SECRET_ACCESS_KEY" in planted.messages or "denied" in planted.messages.lower()
     assert "the store's address" in planted.messages
