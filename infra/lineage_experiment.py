@@ -67,8 +67,10 @@ def _view(columns: Iterable[str]) -> str:
 
 def _description(experiment_id: str) -> str:
     return (
-        "Language models fine-tuned by *forgetting*: the tokens that a reference model has learned are trained on, "
-        f"the rest is pushed away. [Runs with recipe, ρ, metrics and cached steps]({view_path(experiment_id)})\n\n"
-        "A row is a pipeline run; its children are its steps, cached or computed. The description of a run leads "
-        "to its final model, and that model's to the reference model, the data and the raw files."
+        # the page shows no more than this line until one asks for it
+        f"[Runs with recipe, ρ, metrics and cached steps]({view_path(experiment_id)}) of models fine-tuned by "
+        "*forgetting*.\n\n"
+        "The tokens that a reference model has learned are trained on, the rest is pushed away.\n\n"
+        "A row is a pipeline run; its children are its steps, cached or computed. The description of a run leads to "
+        "its final model, and that model's to the reference model, the data and the raw files."
     )

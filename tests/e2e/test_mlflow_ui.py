@@ -140,7 +140,7 @@ def visit(audited: Audited, browser: Browser, tmp_path: Path, request: pytest.Fi
 
 def test_from_the_experiment_to_the_raw_file_by_clicking_links_only(visit: Visit, audited: Audited) -> None:
     digest = hashlib.sha256(audited.raw_file.read_bytes()).hexdigest()
-    visit.look("audited ρ=0.7", "Language models fine-tuned by")
+    visit.look("audited ρ=0.7", "of models fine-tuned by")
 
     visit.follow(visit.link(re.compile("audited ρ=0.7")))
     visit.look("final model and its lineage", "Raw data")
