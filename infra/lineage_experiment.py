@@ -71,6 +71,6 @@ def _description(experiment_id: str) -> str:
         f"[Runs with recipe, ρ, metrics and cached steps]({view_path(experiment_id)}) of models fine-tuned by "
         "*forgetting*.\n\n"
         "The tokens that a reference model has learned are trained on, the rest is pushed away.\n\n"
-        "A row is a pipeline run; its children are its steps, cached or computed. The description of a run leads to "
+        "A row is a pipeline run; its children are its steps, cached or computed. A run's description leads to "
         "its final model, and that model's to the reference model, the data and the raw files."
     )
