@@ -169,7 +169,7 @@ def pipeline_note(trail: Trail, links: Iterable[str] = (), limit: int = TAG_CHAR
         if step.producer_run_id:
             state += f", {_link('made by this run', run_path(trail.experiment_id, step.producer_run_id))}"
         rows.append((_step_link(trail, step.step, step.run_id), state, *_made(trail, step)))
-    raw = _raw_table(trail, trail.steps)
+    raw = _raw_lines(trail, trail.steps)
     return _join(
         [title, raw, _table(("step", "state", "wrote", "digest"), rows, limit - len(title) - len(raw) - 4)]
     )
@@ -181,7 +181,7 @@ def step_note(trail: Trail, record: StepRecord) -> str:
     title = f"Step **{escape_markdown(record.step)}** of pipeline run {of_run}"
     if record.producer_run_id:
         title += f"; cached, {_step_link(trail, 'made by this run', record.producer_run_id)}"
-    raw = _raw_table(trail, [record])
+    raw = _raw_lines(trail, [record])
     rows = [("input", _named(trail, item, record), *_place(item)) for item in record.inputs]
     rows += [("output", _named(trail, item), *_place(item)) for item in record.outputs]
     limit = TAG_CHARACTERS - len(title) - len(raw) - 4
@@ -205,7 +205,7 @@ def model_note(trail: Trail, item: Produced, limit: int = TAG_CHARACTERS) -> str
         )
         for step in steps
     ]
-    raw = _raw_table(trail, steps)
+    raw = _raw_lines(trail, steps)
     return _join([title, _table(("step", "made", "digest", "from"), rows, limit - len(title) - len(raw) - 4), raw])
 
 
@@ -229,16 +229,15 @@ def _named(trail: Trail, item: Produced, reader: StepRecord | None = None) -> st
     return _step_link(trail, name, producer) if producer else escape_markdown(name)
 
 
-def _raw_table(trail: Trail, steps: Sequence[StepRecord]) -> str:
-    """What the steps read and no step made; of steps that read nothing at all (synthetic data), what they made."""
+def _raw_lines(trail: Trail, steps: Sequence[StepRecord]) -> str:
+    """`_raw_rows` as a list, of which a page that shows a few lines shows more than of a table."""
     rows = list(dict.fromkeys(row for step in steps for row in _raw_rows(trail, step)))
-    if not rows:
-        return ""
-    table = "\n".join([_head("raw input", "sha256", "address"), *map(_line, rows[:_RAW_ROWS])])
-    return f"Raw data:\n\n{table}" + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
+    lines = [f"- raw {name}: {digest} {address}" for name, digest, address in rows[:_RAW_ROWS]]
+    return "\n".join(lines) + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
 
 
 def _raw_rows(trail: Trail, step: StepRecord) -> Iterator[tuple[str, str, str]]:
+    """What a step read and no step made; of one that read nothing at all (synthetic data), what it made."""
     for item in step.inputs if step.inputs else step.outputs:
         if step.inputs and item.digest in step.producers:
             continue

@@ -118,7 +118,7 @@ class Visit:
 
     def unfold(self) -> None:
         """Show all of a run's description."""
-        self.page.get_by_role("button", name="Show more").first.click()
+        self.page.get_by_text("Show more", exact=True).first.click()
 
     def row(self, step: str) -> Locator:
         """The row of a step in the table of a description."""
@@ -143,7 +143,7 @@ def test_from_the_experiment_to_the_raw_file_by_clicking_links_only(visit: Visit
     visit.look("audited ρ=0.7", "of models fine-tuned by")
 
     visit.follow(visit.link(re.compile("audited ρ=0.7")))
-    visit.look("final model and its lineage", "Raw data")
+    visit.look("final model and its lineage", digest)
 
     visit.follow(visit.link("final model and its lineage"))
     visit.look("audited forget checkpoint", "score[reference]", digest)
