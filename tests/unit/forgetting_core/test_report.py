@@ -18,6 +18,7 @@ from forgetting_core.errors import InputError
 from forgetting_core.partition import partition
 from forgetting_core.progress import Progress
 from forgetting_core.report import write_report
+from forgetting_core.run_facts import RunFacts
 from forgetting_core.tables import (
     IGNORE_INDEX,
     LOSS_SCHEMA,
@@ -53,7 +54,7 @@ class Inputs:
             name: self.folder / name
             for name in ("data", "tokenizer", "loss_base", "loss_reference", "token_labels")
         }
-        arguments = {**folders, "metrics": self.metrics, **changes}
+        arguments = {**folders, "metrics": self.metrics, "facts": RunFacts(), **changes}
         return write_report(self.recipe, out=out, progress=Progress(), **arguments)
 
 

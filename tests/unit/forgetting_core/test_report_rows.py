@@ -22,6 +22,7 @@ from forgetting_core.report.scored_split import ScoredSplit
 from forgetting_core.report.statistics import count_everything
 from forgetting_core.report.token_text import TokenText
 from forgetting_core.report.token_view import STATIC_TOKENS, static_rows
+from forgetting_core.run_facts import RunFacts
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
 from tests.unit.forgetting_core.test_report import make_inputs
 
@@ -108,7 +109,7 @@ def test_two_hundred_long_rows_stay_under_five_megabytes(text: TokenText) -> Non
             "partition": {"rho": "0.7"},
         }
     )
-    page = render_page(recipe, statistics, [], split, text)
+    page = render_page(recipe, statistics, {}, RunFacts(), split, text)
     found = DATA.search(page)
     assert found and len(json.loads(found[1])["rows"]) == ROWS_EMBEDDED
     assert len(page.encode()) < 5_000_000

@@ -1,0 +1,68 @@
+"""Training curves: the points that fine-tunes left beside their checkpoints, thinned for drawing; their ends."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+CURVES = {
+    "loss_positive": "loss of positive tokens (nats)",
+    "loss_negative": "loss of negative tokens (nats)",
+    "lambda": "λ, weight of forgetting",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient",
+}
+"""What is shown of each optimizer step, in this order."""
+POINTS = 300
+"""Drawn of one curve at most; a longer one is drawn as the means of equally many neighbouring steps."""
+END_SHARE = 0.1
+"""Of the steps: how a training begins and ends is the mean over its first and last tenth."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over a training. (P,) each, float64."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    per_point: int
+    """Optimizer steps of which each point is the mean."""
+
+
+def read_curves(curves: Mapping[str, str | None]) -> dict[str, dict[str, Curve]]:
+    """{model: {quantity: curve}} of those that have points, whole; quantities are those of `CURVES`."""
+    return {model_of(label): _read(lines) for label, lines in curves.items() if lines}
+
+
+def model_of(label: str) -> str:
+    """The model that a step trains, as the benchmark table calls it: `forget[sft]` trains `sft`."""
+    return label.partition("[")[2].removesuffix("]") or label
+
+
+def _read(lines: str) -> dict[str, Curve]:
+    points = [json.loads(line) for line in lines.splitlines()]
+    found = {}
+    for name in CURVES:
+        there = [point for point in points if name in point]
+        if there:
+            steps, values = (np.array([point[key] for point in there], np.float64) for key in ("step", name))
+            found[name] = Curve(steps, values, 1)
+    return found
+
+
+def thinned(curve: Curve) -> Curve:
+    """At most `POINTS` points, each the mean of as many neighbouring steps; the last may have fewer."""
+    per_point = -(-len(curve.steps) // POINTS)
+    if per_point == 1:
+        return curve
+    starts = np.arange(0, len(curve.steps), per_point)
+    counts = np.diff([*starts, len(curve.steps)])
+    steps, values = (np.add.reduceat(array, starts) / counts for array in (curve.steps, curve.values))
+    return Curve(steps, values, per_point)
+
+
+def ends(curve: Curve) -> tuple[float, float]:
+    """Means over the first and the last tenth of the steps."""
+    length = max(1, int(END_SHARE * len(curve.values)))
+    return float(curve.values[:length].mean()), float(curve.values[-length:].mean())
