@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forgetting_core.report.benchmarks import MODELS
+
 CURVES = {
     "loss_positive": "loss of positive tokens (nats)",
     "loss_negative": "loss of negative tokens (nats)",
@@ -32,7 +34,8 @@ class Curve:
 
 def read_curves(curves: Mapping[str, str | None]) -> dict[str, dict[str, Curve]]:
     """{model: {quantity: curve}} of those that have points, whole; quantities are those of `CURVES`."""
-    return {model_of(label): _read(lines) for label, lines in curves.items() if lines}
+    found = {model_of(label): _read(lines) for label, lines in curves.items() if lines}
+    return {model: found[model] for model in MODELS if model in found}
 
 
 def model_of(label: str) -> str:

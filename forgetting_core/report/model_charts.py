@@ -42,7 +42,7 @@ def _curve_chart(name: str, curves: Mapping[str, Mapping[str, Curve]]) -> str:
         axes.set_title(CURVES[name], loc="left", fontsize=10)
         axes.set_xlabel("optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.ticklabel_format(axis="y", scilimits=(-3, 5), useMathText=False)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
         _legend(drawn)
     return drawn.svg
 

@@ -39,6 +39,8 @@ class Drawing:
     boxes: list[Box]
     arrows: list[str]
     """SVG path data, from the box above to the one below."""
+    box_width: float = WIDTH
+    box_height: float = HEIGHT
 
 
 def draw_graph(steps: Sequence[StepFacts]) -> Drawing:
