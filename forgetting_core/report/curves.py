@@ -16,7 +16,7 @@ CURVES = {
     "grad_norm": "norm of the gradient",
 }
 """What is shown of each optimizer step, in this order."""
-POINTS = 300
+POINTS = 60
 """Drawn of one curve at most; a longer one is drawn as the means of equally many neighbouring steps."""
 END_SHARE = 0.1
 """Of the steps: how a training begins and ends is the mean over its first and last tenth."""
@@ -28,8 +28,14 @@ class Curve:
 
     steps: np.ndarray
     values: np.ndarray
-    per_point: int
-    """Optimizer steps of which each point is the mean."""
+
+
+@dataclass(frozen=True)
+class Thinned(Curve):
+    """A curve whose points are means of neighbouring steps, and how far those reach."""
+
+    low: np.ndarray
+    high: np.ndarray
 
 
 def read_curves(curves: Mapping[str, str | None]) -> dict[str, dict[str, Curve]]:
@@ -50,19 +56,17 @@ def _read(lines: str) -> dict[str, Curve]:
         there = [point for point in points if name in point]
         if there:
             steps, values = (np.array([point[key] for point in there], np.float64) for key in ("step", name))
-            found[name] = Curve(steps, values, 1)
+            found[name] = Curve(steps, values)
     return found
 
 
-def thinned(curve: Curve) -> Curve:
+def thinned(curve: Curve) -> Thinned:
     """At most `POINTS` points, each the mean of as many neighbouring steps; the last may have fewer."""
-    per_point = -(-len(curve.steps) // POINTS)
-    if per_point == 1:
-        return curve
-    starts = np.arange(0, len(curve.steps), per_point)
+    starts = np.arange(0, len(curve.steps), -(-len(curve.steps) // POINTS))
     counts = np.diff([*starts, len(curve.steps)])
     steps, values = (np.add.reduceat(array, starts) / counts for array in (curve.steps, curve.values))
-    return Curve(steps, values, per_point)
+    low, high = (extreme.reduceat(curve.values, starts) for extreme in (np.minimum, np.maximum))
+    return Thinned(steps, values, low, high)
 
 
 def ends(curve: Curve) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from forgetting_core.report.charts import INK, SERIES, Chart, chart
 from forgetting_core.report.curves import CURVES, Curve, thinned
 from forgetting_core.report.sweep import Sweep
+from forgetting_core.report.token_text import visible
 
 LOOKS: dict[str, dict[str, Any]] = {
     "forget": {"color": SERIES[0], "linestyle": "-", "marker": "o"},
@@ -38,6 +39,7 @@ def _curve_chart(name: str, curves: Mapping[str, Mapping[str, Curve]]) -> str:
             if curve is not None:
                 few = thinned(curve)
                 every = max(1, len(few.steps) // MARKERS)
+                axes.fill_between(few.steps, few.low, few.high, color=look["color"], alpha=0.15, linewidth=0)
                 axes.plot(few.steps, few.values, label=model, **look, linewidth=1.6, markersize=4, markevery=every)
         axes.set_title(CURVES[name], loc="left", fontsize=10)
         axes.set_xlabel("optimizer step")
@@ -73,7 +75,7 @@ def _sweep_chart(column: tuple[str, str], sweep: Sweep) -> str:
             if column in cells:
                 look = LOOKS[model] | {"marker": None}
                 axes.axhline(cells[column]["value"], label=model, **look, linewidth=1.2)
-        axes.set_title(" ".join(column), loc="left", fontsize=10)
+        axes.set_title(visible(" ".join(column)), loc="left", fontsize=10)
         rhos = sorted({rho for lines in sweep.swept.values() for rho in lines}, key=float)
         axes.set_xticks([float(rho) for rho in rhos], rhos)
         axes.set_xlabel("ρ, share of tokens called positive")

@@ -105,7 +105,9 @@ def render_page(
     sweep = read_sweep(facts.sweep, models)
     return environment.get_template("page.html.j2").render(
         recipe=recipe,
-        config=yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True),
+        config="\n".join(
+            map(visible, yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True).split("\n"))
+        ),
         statistics=statistics,
         models=models,
         sources_shown=SOURCES_SHOWN,

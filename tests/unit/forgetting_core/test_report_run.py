@@ -144,8 +144,9 @@ def test_long_curves_are_thinned_to_means() -> None:
     few = thinned(curve)
     assert len(few.steps) == POINTS
     assert np.array_equal(few.steps, few.values)
-    assert (few.values[0], few.values[-1]) == (5.5, 10 * POINTS - 6.5)
-    assert ends(curve) == (150, 10 * POINTS - 4 - 149)
+    assert (few.low[0], few.values[0], few.high[0]) == (1, 5.5, 10)
+    assert (few.low[-1], few.values[-1], few.high[-1]) == (591, 593.5, 596)
+    assert ends(curve) == (30, 567)
 
 
 def test_the_sweep_shows_every_rho_and_the_models_that_do_not_depend_on_it(html: str) -> None:
