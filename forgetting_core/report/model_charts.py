@@ -43,7 +43,7 @@ def _curve_chart(name: str, curves: Mapping[str, Mapping[str, Curve]]) -> str:
                 axes.plot(few.steps, few.values, label=model, **look, linewidth=1.6, markersize=4, markevery=every)
         axes.set_title(CURVES[name], loc="left", fontsize=10)
         axes.set_xlabel("optimizer step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
         _legend(drawn)
     return drawn.svg
