@@ -28,6 +28,7 @@ from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
+from tasks.report_page import show_report
 from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
@@ -232,3 +233,4 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
         model_tags={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         summary={"recipe": identity(recipe), "store": context.store.root},
     )
+    show_report(context, outcome.steps["report"])

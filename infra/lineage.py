@@ -319,6 +319,12 @@ class Lineage:
         text = json.dumps(public_data(document), indent=2, ensure_ascii=False, allow_nan=False)
         self._writer.client.log_text(pipeline_run, text + "\n", "lineage.json")
 
+    @_never_fails
+    def log_text(self, name: str, text: str) -> None:
+        """Make `text` the file `name` among the pipeline run's artifacts; also after `finish`."""
+        pipeline_run, _ = self._ids()
+        self._writer.client.log_text(pipeline_run, text, name)
+
     def ui_link(self) -> str:
         """Address of the pipeline run in MLflow's UI; for a database, in the UI that `ui_command` starts."""
         served = self.tracking_uri.startswith(("http://", "https://"))

@@ -14,6 +14,7 @@ from infra.manifest import Artifact
 from infra.sources import Ref
 from tasks.child import Job, run_job
 from tasks.context import RunContext
+from tasks.facts import run_facts
 from tasks.source import step_source
 from tasks.spec import StepCall, StepSpec
 from tasks.watch import Watch
@@ -49,6 +50,7 @@ def compute_and_commit(
             out=out,
             work=attempt / "work",
             execution=context.execution,
+            facts=run_facts(context) if call.spec.about_run else None,
         )
         try:
             with Watch(context, call, fingerprint, run_id) as watch:

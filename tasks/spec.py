@@ -33,6 +33,8 @@ class StepSpec:
     part_kinds: dict[str, Kind] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     """Inputs that the step can do without."""
+    about_run: bool = False
+    """Whether the computation is told about the run that it is in: `Job.facts`."""
 
 
 @dataclass(frozen=True)
