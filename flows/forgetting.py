@@ -102,7 +102,7 @@ def forgetting(
         outcome = _walk(loaded, context, settings, code_identity)
     except BaseException:
         try:
-            context.store.record_run(context.flow_run_id, context.run_record(finished=True))
+            context.store.record_run(context.flow_run_id, context.run_record("FAILED"))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
         context.curves.drain(DRAIN_SECONDS)
@@ -198,20 +198,22 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
-    record = context.run_record(finished=True)
+    states = [result.state for result in outcome.steps.values()]
+    metrics = {
+        **numbers(outcome.metrics),
+        "steps_ran": float(states.count("ran")),
+        "steps_cached": float(states.count("cached")),
+    }
+    model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
+    record = context.run_record("FINISHED", metrics=metrics, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)
     context.curves.drain(DRAIN_SECONDS)
     final = outcome.steps["forget"].ref
-    states = [result.state for result in outcome.steps.values()]
     context.lineage.finish(
         "FINISHED",
-        metrics={
-            **numbers(outcome.metrics),
-            "steps_ran": float(states.count("ran")),
-            "steps_cached": float(states.count("cached")),
-        },
+        metrics=metrics,
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
-        model_tags={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        model_tags=model_tags,
         summary={"recipe": identity(recipe), "store": context.store.root},
     )

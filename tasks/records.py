@@ -4,6 +4,7 @@ from typing import Any
 
 from infra.commits import Commit
 from infra.lineage import Produced
+from infra.lineage_runs import PROVENANCE_TAGS
 from infra.plan import flatten
 from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
@@ -30,6 +31,12 @@ def outputs_of(result: StepResult) -> list[Produced]:
     """A step's outputs for the lineage: its parts, or else the whole."""
     named = result.parts or {"checkpoint" if result.ref.kind == "model" else result.label: result.ref}
     return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in named.items()]
+
+
+def tags_of(commit: Commit) -> dict[str, Any]:
+    """What of a commit is no input and no output: the artifact as a whole, and how it came about."""
+    told = {name: commit.provenance.get(name) for name in PROVENANCE_TAGS}
+    return {"artifact.uri": commit.uri, "artifact.digest": commit.digest, **told}
 
 
 def params_of(call: StepCall) -> dict[str, Any]:

@@ -307,7 +307,7 @@ def test_database_that_cannot_be_used_degrades_with_one_warning(tmp_path, caplog
         lineage.finish("FINISHED")
     assert (lineage.run_id, run_id) == (None, None)
     assert "not a database" in lineage.degraded
-    assert len([record for record in caplog.records if record.name == "infra.lineage"]) == 1
+    assert len([record for record in caplog.records if record.name == "infra.lineage_outage"]) == 1
     assert "mlflow ui" in lineage.ui_command()
 
 
