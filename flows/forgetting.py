@@ -19,7 +19,7 @@ from infra.curves import CurveSender
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
-from infra.lineage import Lineage, Produced
+from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.objects import StoreError
 from infra.provenance import provenance
 from infra.settings import Settings
@@ -32,7 +32,6 @@ from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
 
-EXPERIMENT = "forgetting"
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
 MAX_WAITING_STEPS = 64

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from infra.curve_spool import Spool, SpoolError, Target
 from infra.lineage_connection import absolute_uri, open_experiment, outages
+from infra.lineage_runs import find_run
 from infra.lineage_writer import Point, RunWriter
 from infra.public import public_text, public_uri
 
@@ -49,6 +50,7 @@ class CurveSender:
         self._spools = self._leftovers()
         self._lock = threading.Lock()
         self._writer: RunWriter | None = None
+        self._held_runs: dict[str, str] = {}
         self._deadline = math.inf
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -142,7 +144,8 @@ class CurveSender:
                     return False
                 writer = self._connected()
                 run_id = self._run_of(spool, writer)
-                self._log(spool.target, run_id, batch.points, writer)
+                pipeline = spool.target.pipeline_run_id and self._held(spool.target.pipeline_run_id, writer)
+                writer.log_curves(run_id, pipeline, spool.target.mirror, batch.points)
                 self._reached()
                 skipped = spool.sent.skipped + _nonfinite(batch.points)
                 if batch.status is not None:
@@ -171,7 +174,7 @@ class CurveSender:
         """The step's run; opened here, once, when MLflow was down as the step began."""
         target = spool.target
         if target.run_id is not None:
-            return target.run_id
+            return self._held(target.run_id, writer)
         if spool.sent.run_id is None:
             opened = writer.client.search_runs(
                 [writer.experiment_id], f"tags.curves = '{spool.key}'", max_results=1
@@ -180,7 +183,7 @@ class CurveSender:
                 spool.sent.run_id = str(opened[0].info.run_id)
             else:
                 tags = {
-                    "mlflow.parentRunId": target.pipeline_run_id,
+                    "mlflow.parentRunId": target.pipeline_run_id and self._held(target.pipeline_run_id, writer),
                     "recipe": target.recipe,
                     "step": target.step,
                     "fingerprint": target.fingerprint,
@@ -191,15 +194,12 @@ class CurveSender:
             spool.remember()
         return spool.sent.run_id
 
-    def _log(self, target: Target, run_id: str, points: Sequence[Point], writer: RunWriter) -> None:
-        """On the step's run and, with the prefix, on the pipeline run."""
-        writer.log_points(run_id, points)
-        if target.pipeline_run_id is not None:
-            mirrored = [
-                point._replace(metrics={f"{target.mirror}{key}": value for key, value in point.metrics.items()})
-                for point in points
-            ]
-            writer.log_points(target.pipeline_run_id, mirrored)
+    def _held(self, run_id: str, writer: RunWriter) -> str:
+        """The run with this id, or the one that was made in place of it when MLflow had lost it."""
+        if run_id not in self._held_runs:
+            run = find_run(writer.client, [writer.experiment_id], run_id)
+            self._held_runs[run_id] = str(run.info.run_id) if run else run_id
+        return self._held_runs[run_id]
 
     def _finish(self, spool: Spool, run_id: str, status: str, skipped: int, writer: RunWriter) -> None:
         writer.log(run_id, tags={SKIPPED_TAG: skipped or None})

@@ -29,13 +29,14 @@ from infra.lineage_notes import (
 )
 from infra.lineage_outage import OutageProof, never_fails
 from infra.lineage_runs import find_run
-from infra.lineage_writer import RunWriter
+from infra.lineage_writer import Point, RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
 __all__ = ["Lineage", "Produced", "public_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+EXPERIMENT = "forgetting"
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
 
@@ -247,6 +248,11 @@ class Lineage(OutageProof):
         record.inputs, record.outputs = _distinct(record.inputs), _distinct(record.outputs)
         record.producers = self._book.producers_of(record.inputs)
         self._book.made(record)
+
+    @never_fails
+    def curves(self, run_id: str, points: Sequence[Point], mirror: str) -> None:
+        """Points of a step's curves at once; those of a run that goes on are sent by `infra.curves`."""
+        self._writer.log_curves(run_id, self.run_id, mirror, points)
 
     @never_fails
     def finish(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RELINKED_FROM = "relinked_from"
 """The lost run that a run stands for; see `run_reference`."""
 PROVENANCE_TAGS = ("git_commit", "git_dirty", "host", "started")
-"""What of a commit's provenance a step's run repeats in its tags: a second witness of how an artifact came about."""
+"""What of a commit's provenance a step's run repeats in its tags, as a second witness."""
 UNKNOWN_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Error codes of MLflow for an id that is no run of its."""
 RUNS_PER_PAGE = 1000

@@ -91,6 +91,16 @@ class RunWriter:
         for start in range(0, len(rows), METRICS_PER_BATCH):
             self.client.log_batch(run_id, rows[start : start + METRICS_PER_BATCH])
 
+    def log_curves(self, run_id: str, pipeline_run_id: str | None, mirror: str, points: Sequence[Point]) -> None:
+        """`log_points` on the step's run and, with the prefix `mirror`, on the pipeline run."""
+        self.log_points(run_id, points)
+        if pipeline_run_id is not None:
+            mirrored = [
+                point._replace(metrics={f"{mirror}{key}": value for key, value in point.metrics.items()})
+                for point in points
+            ]
+            self.log_points(pipeline_run_id, mirrored)
+
     def close(self, run_id: str, status: str, tags: Mapping[str, object], ended: datetime | None = None) -> None:
         """End a run, now unless told otherwise, with its last tags, among them how many metrics were skipped."""
         with self._lock:

@@ -9,6 +9,13 @@ from infra.plan import flatten
 from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
 
+CURVES_FILE = "aux/metrics.jsonl"
+"""In a checkpoint's artifact: the curves of its training, a line per optimizer step."""
+CURVE_PREFIX = "train/"
+"""What the names in that file have before them in MLflow."""
+MODEL_INPUTS = {"base", "checkpoint", "tokenizer"}
+"""Names of the steps' inputs that are models; a commit does not tell."""
+
 
 def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
     """What the flow hands on."""
@@ -25,6 +32,14 @@ def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
 def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
     """A step's inputs for the lineage."""
     return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
+
+
+def inputs_of(commit: Commit) -> list[Produced]:
+    """The same of a step that has run, from its commit."""
+    return [
+        Produced(name, "model" if name in MODEL_INPUTS else "data", item.uri or "", item.digest)
+        for name, item in commit.inputs.items()
+    ]
 
 
 def outputs_of(result: StepResult) -> list[Produced]:
