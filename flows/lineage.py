@@ -116,8 +116,8 @@ def warn(lineage: Lineage) -> None:
         print(f"warning: {message}", file=sys.stderr)
     if lineage.store_outage is not None:
         message = (
-            f"{lineage.store_outage}; this is from MLflow at {lineage.mlflow} alone: nothing could be checked, sizes"
-            " and the versions of the steps are not known, and settings are what it keeps of them, as text"
+            f"{lineage.store_outage}; this is from MLflow at {lineage.mlflow} alone: nothing could be checked,"
+            " sizes and the versions of the steps are not known, and settings are what it keeps of them, as text"
         )
         print(f"warning: {message}", file=sys.stderr)
     if lineage.unrecorded:
