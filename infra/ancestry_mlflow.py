@@ -114,7 +114,7 @@ def check_mlflow(client: "MlflowClient", records: Records, ancestry: Ancestry) -
 
 def _run_faults(step: Ancestor, run: Any) -> Iterator[Fault]:
     commit, tags = step.record.commit, run.data.tags
-    where = f"MLflow run {run.info.run_id}"
+    where = f"MLflow run {run.info.run_id} of {step.record.label}"
     if tags.get("fingerprint") != commit.fingerprint:
         yield Fault(where, "fingerprint", commit.fingerprint, tags.get("fingerprint", MISSING))
     known = {name: str(commit.provenance.get(name)) for name in PROVENANCE_TAGS}

@@ -17,6 +17,7 @@ from flows.cli import main
 from flows.dag import SPECS
 from infra.commits import Commit, Input
 from infra.lineage import Lineage, Produced
+from infra.plan import flatten
 from infra.store import Store, open_store
 from tasks.records import inputs_of, outputs_of, result_of, tags_of
 from tasks.spec import StepCall
@@ -167,6 +168,7 @@ def _record_step(
     run_id = lineage.start_step(
         label,
         inputs=inputs_of(commit),
+        params=flatten(commit.payload["config"]),
         fingerprint=commit.fingerprint,
         cached=cached,
         producer_run_id=commit.provenance.get("mlflow_run_id"),
@@ -193,8 +195,9 @@ def lineage(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["forgetting", "lineage", *arguments, "--store", str(world.root)])
+    def run(*arguments: str, store: str | None = str(world.root)) -> Result:
+        given = [] if store is None else ["--store", store]
+        monkeypatch.setattr(sys, "argv", ["forgetting", "lineage", *arguments, *given])
         with pytest.raises(SystemExit) as exited:
             main()
         captured = capsys.readouterr()

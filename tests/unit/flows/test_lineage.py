@@ -225,3 +225,28 @@ def test_what_is_ambiguous_lists_the_candidates(lineage: Command, world: World, 
     assert result.status == 2
     for commit in (twin, world.commits["forget"]):
         assert commit.artifact in result.errors
+
+
+@pytest.mark.parametrize(
+    ("name", "edited"),
+    [("git_commit", "f" * 40), ("git_dirty", True), ("host", "elsewhere"), ("started", "2020-01-01")],
+)
+def test_an_edited_provenance_contradicts_its_mlflow_run(
+    name: str, edited: object, lineage: Command, world: World
+) -> None:
+    """The provenance is part of no digest and of no fingerprint; MLflow is the witness."""
+    world.edit("partition", lambda data: data["provenance"].update({name: edited}))
+    checked = lineage("demo", "--check", "--json")
+    assert checked.status == 1
+    ((uri, file, expected, found),) = checked.faults
+    assert uri.endswith(" of partition")
+    assert (file, expected, found) == (name, str(edited), str(world.commits["partition"].provenance[name]))
+
+
+@pytest.mark.parametrize("label", ["forget", "partition"])
+def test_an_edited_digest_is_named(label: str, lineage: Command, world: World) -> None:
+    commit = world.commits[label]
+    world.edit(label, lambda data: data.update(digest="0" * 64))
+    checked = lineage(f"{world.root}/{world.commits['forget'].artifact}", "--check", "--json")
+    assert checked.status == 1
+    assert (f"{world.root}/{commit.artifact}", "", "0" * 64, commit.digest) in checked.faults
