@@ -1,7 +1,6 @@
 """MLflow's database is deleted after two real runs: the store gives it back, and the next run links to it."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,15 +40,16 @@ def dead_links(client: MlflowClient) -> set[str]:
 def test_a_deleted_database_comes_back_and_later_runs_link_to_it(cli: Cli) -> None:
     first = cli.json("run", "nano")
     second = cli.json("run", "nano", "--set", "partition.rho=0.5")
-    uri = f"sqlite:///{cli.state_dir / 'mlflow.db'}"
-    before = comparable(snapshot(uri))
-    Path(cli.state_dir / "mlflow.db").unlink()
+    database, lost = cli.state_dir / "mlflow.db", cli.state_dir / "lost.db"
+    database.rename(lost)
+    before = comparable(snapshot(f"sqlite:///{lost}"))
 
     relinked = cli.json("lineage", "--relink")
     assert [item["flow_run_id"] for item in relinked["changes"]] == [
         first["flow_run_id"],
         second["flow_run_id"],
     ]
+    uri = f"sqlite:///{database}"
     after = comparable(snapshot(uri))
     assert after["runs"] == before["runs"]
     assert after["versions"] == before["versions"]

@@ -1,5 +1,5 @@
 """Fixtures that several tests of the command line share."""
 
-from tests.unit.flows.lineage_world import lineage, original, world
+from tests.unit.flows.lineage_world import lineage, original, recorded_here, world
 
-__all__ = ["lineage", "original", "world"]
+__all__ = ["lineage", "original", "recorded_here", "world"]

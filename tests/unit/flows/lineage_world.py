@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,8 @@ class World:
     root: Path
     commits: dict[str, Commit]
     tracking_uri: str
+    known_root: str
+    """Where the store is as MLflow has it."""
 
     def path(self, label: str, file: str) -> Path:
         """A file of a step's artifact."""
@@ -50,6 +54,19 @@ class World:
         data = json.loads(self.record(label).read_bytes())
         change(data)
         self.record(label).write_text(json.dumps(data))
+
+    def recorded_at(self, root: str) -> None:
+        """Have MLflow say that the store was at `root`."""
+        with closing(sqlite3.connect(self.tracking_uri.removeprefix("sqlite:///"))) as database, database:
+            tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+            for table in tables:
+                for _, column, kind, *_ in database.execute(f"pragma table_info({table})").fetchall():
+                    if kind == "TEXT" or kind.startswith("VARCHAR"):
+                        query = f'update "{table}" set "{column}" = replace("{column}", ?, ?)'
+                        database.execute(
+                            f'{query} where "{column}" like ?', (self.known_root, root, f"%{self.known_root}%")
+                        )
+        self.known_root = root
 
     def client(self) -> MlflowClient:
         """MLflow's own client."""
@@ -79,7 +96,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("lineage")
     store = open_store(str(folder / "store"))
     commits = _pipeline(store, folder)
-    world = World(folder / "store", commits, f"sqlite:///{folder / 'mlflow.db'}")
+    world = World(folder / "store", commits, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "store"))
     _record(world)
     return world
 
@@ -121,6 +138,7 @@ def _record_run(world: World, flow_run_id: str, started: datetime, *, cached: bo
         recipe="demo",
         variant="ρ=0.7",
         tags={"prefect_flow_run_id": flow_run_id},
+        started=started,
     )
     for label in world.commits:
         _record_step(world, lineage, label, flow_run_id, started, cached=cached)
@@ -186,7 +204,14 @@ def world(original: World, tmp_path: Path) -> World:
     """A copy to tamper with: a store that was moved, and a database."""
     shutil.copytree(original.root, tmp_path / "store")
     shutil.copyfile(original.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    return World(tmp_path / "store", original.commits, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    database = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return World(tmp_path / "store", dict(original.commits), database, original.known_root)
+
+
+@pytest.fixture
+def recorded_here(world: World) -> None:
+    """The store was not moved since MLflow heard of it."""
+    world.recorded_at(str(world.root))
 
 
 @pytest.fixture

@@ -2,31 +2,15 @@
 
 import json
 import shutil
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.unit.flows.lineage_world import BASE, RAW, WALKED, Command, World
 
+pytestmark = pytest.mark.usefixtures("recorded_here")
 UNKNOWN = {"bytes", "version", "config"}
 """Of a step: what MLflow does not know, or not in the same form."""
-
-
-def record_at(world: World, original: World, root: str) -> None:
-    """Have MLflow say that the store was at `root` when it was recorded."""
-    with closing(sqlite3.connect(world.tracking_uri.removeprefix("sqlite:///"))) as database, database:
-        for table in ("tags", "model_version_tags", "logged_model_tags"):
-            moved = f"update {table} set {{0}} = replace({{0}}, ?, ?)"
-            column = "tag_value" if table == "logged_model_tags" else "value"
-            database.execute(moved.format(column), (str(original.root), root))
-
-
-@pytest.fixture
-def world(world: World, original: World) -> World:
-    record_at(world, original, str(world.root))
-    return world
 
 
 def known(document: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +61,7 @@ def test_a_bucket_that_nobody_answers_for_is_told_from_mlflow(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    record_at(world, world, "s3://bucket/store")
+    world.recorded_at("s3://bucket/store")
     address = f"s3://bucket/store/{world.commits['forget'].artifact}"
     alone = lineage(address, "--json", store=None)
     assert alone.status == 0

@@ -1,6 +1,7 @@
 """`forgetting lineage --relink`: what MLflow has lost or never heard comes back from the store, once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from infra.lineage_writer import Point
 from tests.mlflow_snapshot import snapshot
 from tests.unit.flows.lineage_world import Command, World
 
+pytestmark = pytest.mark.usefixtures("recorded_here")
+LoseMlflow = Callable[[], dict[str, Any]]
+
 
 def without_origin(found: dict[str, Any]) -> dict[str, Any]:
     """A snapshot without what only relinked runs say."""
@@ -23,11 +27,20 @@ def without_origin(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def lose_mlflow(world: World) -> dict[str, Any]:
-    """Delete the database; what was in it."""
-    before = snapshot(world.tracking_uri)
-    Path(world.tracking_uri.removeprefix("sqlite:///")).unlink()
-    return before
+@pytest.fixture
+def lose_mlflow(world: World, monkeypatch: pytest.MonkeyPatch) -> LoseMlflow:
+    """Has MLflow begin anew; returns what it held.
+
+    Somewhere else, because MLflow goes on with a deleted file as long as the process lives.
+    """
+
+    def lose() -> dict[str, Any]:
+        before = snapshot(world.tracking_uri)
+        world.tracking_uri = world.tracking_uri.replace("mlflow.db", "new.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
+        return before
+
+    return lose
 
 
 def pipeline_runs(world: World) -> list[Any]:
@@ -45,8 +58,8 @@ def child(client: MlflowClient, pipeline: Any, label: str) -> Any:
     return found
 
 
-def test_a_lost_database_comes_back_once(lineage: Command, world: World) -> None:
-    before = lose_mlflow(world)
+def test_a_lost_database_comes_back_once(lineage: Command, world: World, lose_mlflow: LoseMlflow) -> None:
+    before = lose_mlflow()
     made = lineage("--relink", "--json")
     assert made.status == 0
     assert [(item["flow_run_id"], item["action"]) for item in made.document["changes"]] == [
@@ -66,9 +79,11 @@ def test_a_lost_database_comes_back_once(lineage: Command, world: World) -> None
     assert (checked.status, checked.document["mlflow"]["without_run"]) == (0, [])
 
 
-def test_relinked_runs_say_which_runs_they_stand_for(lineage: Command, world: World) -> None:
+def test_relinked_runs_say_which_runs_they_stand_for(
+    lineage: Command, world: World, lose_mlflow: LoseMlflow
+) -> None:
     lost = pipeline_runs(world)[0].info.run_id
-    lose_mlflow(world)
+    lose_mlflow()
     assert lineage("--relink").status == 0
     first, second = pipeline_runs(world)
     assert first.data.tags[RELINKED_FROM] == lost
@@ -117,9 +132,9 @@ def test_a_step_that_mlflow_did_not_hear_of_is_added(lineage: Command, world: Wo
     assert "nothing changed" in lineage("--relink").output
 
 
-def test_an_altered_commit_is_not_told_to_mlflow(lineage: Command, world: World) -> None:
+def test_an_altered_commit_is_not_told_to_mlflow(lineage: Command, world: World, lose_mlflow: LoseMlflow) -> None:
     """MLflow would become the witness of whoever altered it."""
-    lose_mlflow(world)
+    lose_mlflow()
     world.edit("partition", lambda data: data["payload"]["config"].update(partition={"rho": "0.9"}))
     done = lineage("--relink")
     assert done.status == 1
@@ -131,13 +146,13 @@ def test_an_altered_commit_is_not_told_to_mlflow(lineage: Command, world: World)
 
 
 def test_the_curves_come_back_and_a_late_spool_adds_no_point(
-    lineage: Command, world: World, tmp_path: Path
+    lineage: Command, world: World, lose_mlflow: LoseMlflow, tmp_path: Path
 ) -> None:
     lines = [{"step": step, "milliseconds": 1767323000000 + step, "lr": 0.1 / step} for step in (1, 2, 3)]
     file = world.path("forget", "aux/metrics.jsonl")
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run_id, pipeline = world.commits["forget"].provenance["mlflow_run_id"], pipeline_runs(world)[0].info.run_id
-    lose_mlflow(world)
+    lose_mlflow()
     assert lineage("--relink").status == 0
 
     sender = CurveSender(tmp_path / "curves", world.tracking_uri, "forgetting", lambda: None)
@@ -146,7 +161,7 @@ def test_the_curves_come_back_and_a_late_spool_adds_no_point(
         spool.append(Point(int(line["step"]), {"train/lr": line["lr"]}, int(line["milliseconds"])))
     spool.end("FINISHED")
     sender.drain(30)
-    assert not list(tmp_path.rglob("*.jsonl")) and not list(tmp_path.rglob("*.refused"))
+    assert not [path for path in (tmp_path / "curves").rglob("*") if path.is_file()], "all sent, none refused"
 
     client, first = world.client(), pipeline_runs(world)[0]
     for run in (first, child(client, first, "forget")):
@@ -156,8 +171,8 @@ def test_the_curves_come_back_and_a_late_spool_adds_no_point(
         ]
 
 
-def test_a_model_names_the_runs_to_relink(lineage: Command, world: World) -> None:
-    lose_mlflow(world)
+def test_a_model_names_the_runs_to_relink(lineage: Command, world: World, lose_mlflow: LoseMlflow) -> None:
+    lose_mlflow()
     split = lineage(world.commits["split"].digest, "--relink", "--json").document
     assert [item["flow_run_id"] for item in split["changes"]] == ["first", "second"], "both used it"
     assert "nothing changed" in lineage("demo", "--relink").output
@@ -165,11 +180,13 @@ def test_a_model_names_the_runs_to_relink(lineage: Command, world: World) -> Non
     assert unknown.status == 2
 
 
-def test_a_run_that_was_killed_comes_back_as_killed(lineage: Command, world: World) -> None:
+def test_a_run_that_was_killed_comes_back_as_killed(
+    lineage: Command, world: World, lose_mlflow: LoseMlflow
+) -> None:
     record = world.root / "v1/runs/first.json"
     data = json.loads(record.read_text())
     record.write_text(json.dumps({**data, "finished": False}))
-    lose_mlflow(world)
+    lose_mlflow()
     assert lineage("--relink").status == 0
     first, second = pipeline_runs(world)
     assert (first.info.status, second.info.status) == ("KILLED", "FINISHED")
