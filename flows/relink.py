@@ -14,10 +14,11 @@ from flows.lineage_target import Witness, find_target, last_model
 from flows.past_runs import PastRun, PastStep, curve_points, past_runs
 from infra.ancestry import Records, read_all_records
 from infra.errors import RequestError, TrackingError
-from infra.lineage import EXPERIMENT, INCOMPLETE_TAG, Lineage, Produced
+from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.lineage_connection import open_experiment, outages
 from infra.lineage_notes import StepRecord
 from infra.lineage_runs import RELINKED_FROM, RunIndex, run_reference
+from infra.lineage_writer import INCOMPLETE_TAG
 from infra.objects import Objects
 from infra.plan import flatten
 from infra.public import public_text, public_uri

@@ -1,6 +1,13 @@
 """How a running step tells the outside what it is doing, and hears that it should stop."""
 
+import time
+
 from forgetting_core.errors import Interrupted
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)
 
 
 class Progress:
@@ -17,8 +24,11 @@ class Progress:
         if self.stop_requested:
             raise Interrupted
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1."""
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
+        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1.
+
+        `milliseconds` (as of `now`) is when the step was done. A resumed training logs its earlier steps again.
+        """
 
     def note(self, message: str) -> None:
         """Something the user should read: rows without a response token, a resumed run."""

@@ -4,11 +4,10 @@ The optimizer, the schedule and the devices are torch's, transformers' and accel
 not know: signed token weights, λ, and token counts over the whole optimizer step.
 """
 
-import json
 import math
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,12 @@ from forgetting_core.batching import micro_batches, optimizer_steps, pad_right, 
 from forgetting_core.checkpoints import resume_state, save_state
 from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
+from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
 from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
 from forgetting_core.objective import TokenCounts, forget_weight, forgetting_loss, npo_surrogate
 from forgetting_core.progress import Progress
 from forgetting_core.token_loss import TokenLossModel
 from forgetting_core.training_data import AnyObjective, TrainingData, read_training_data
-
-METRICS_FILE = "metrics.jsonl"
 
 
 def fine_tune(
@@ -107,25 +105,27 @@ class TrainingRun:
         self.model.train()
         tokens = self.data.rows.count(self.data.sign != 0)
         done, seen, total = start, 0, int(tokens.sum()) * self.config.epochs
-        with self._metrics_file(start) as spool:
+        with MetricsFile(self.work / METRICS_FILE, start, self.progress) as metrics_file:
             try:
                 for step, rows in enumerate(optimizer_steps(self.config, len(self.data.rows))):
                     seen += int(tokens[rows].sum())
                     if step < start:
                         continue
-                    self.last_metrics = self.step(step, rows)
+                    values = self.step(step, rows)
                     done = step + 1
-                    spool.write(json.dumps({"step": done, **self.last_metrics}) + "\n")
-                    spool.flush()
-                    curves = {f"train/{name}": value for name, value in self.last_metrics.items()}
-                    self.progress.log(done, curves)
+                    metrics_file.log(done, values)
                     self.progress.advance(seen, total, "tokens")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
-                        save_state(self.work, done, self.model, self.optimizer, self.schedule)
+                        self._save(done, metrics_file)
             except Interrupted:
-                save_state(self.work, done, self.model, self.optimizer, self.schedule)
+                self._save(done, metrics_file)
                 raise
+        self.last_metrics = metrics_file.last
         self.model.eval()
+
+    def _save(self, done: int, metrics_file: MetricsFile) -> None:
+        metrics_file.sync()
+        save_state(self.work, done, self.model, self.optimizer, self.schedule)
 
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
@@ -205,16 +205,6 @@ class TrainingRun:
                 f"training: the {what} of optimizer step {step + 1} is {value} (rows {listed}); lower the learning "
                 "rate or forget.lambda.t_max, or use float32"
             )
-
-    def _metrics_file(self, start: int) -> TextIO:
-        """The spool of curves, without what a killed attempt wrote after its last checkpoint."""
-        path = self.work / METRICS_FILE
-        kept = path.read_text().splitlines()[:start] if path.exists() else []
-        if kept:
-            self.last_metrics = {key: value for key, value in json.loads(kept[-1]).items() if key != "step"}
-        file = path.open("w", encoding="utf-8")
-        file.writelines(line + "\n" for line in kept)
-        return file
 
 
 def build_model(config: AnyObjective, base: Path, device: str, gradient_checkpointing: bool) -> TokenLossModel:

@@ -3,7 +3,8 @@
 A step only ever appends to its spool (`infra.curve_spool`). One thread per run sends all spools in batches; while
 MLflow is down it tries again, less and less often, and goes on where MLflow has last acknowledged. A batch that
 MLflow took but could not acknowledge is sent again: MLflow keeps one point of the same run, name, step, time and
-value. What is not sent when the run ends stays on disk for the next run with the same folder and tracking URI.
+value. What is not sent when the run ends stays on disk for the next run with the same folder and tracking URI; so
+does how the run ended, when MLflow has not heard of it.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.curve_spool import Spool, SpoolError, Target
+from infra.curve_spool import ABANDONED, PIPELINE, Spool, SpoolError, Target
 from infra.lineage_connection import absolute_uri, open_experiment, outages
 from infra.lineage_runs import find_run
 from infra.lineage_writer import Point, RunWriter
@@ -34,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CurveSender:
-    """The curves of one run. `open` a spool per step; `drain` once, at the end."""
+    """The curves of one run. `begin` it, `open` a spool per step; `drain` and `end` once, at the end."""
 
     def __init__(self, folder: Path, tracking_uri: str, experiment: str, reached: Callable[[], None]) -> None:
         """`reached` is called, in the thread that sends, whenever MLflow has taken something."""
@@ -48,6 +49,8 @@ class CurveSender:
         self.outage: str | None = None
         """Why nothing is sent at the moment."""
         self._spools = self._leftovers()
+        self._run: Spool | None = None
+        """Its lock tells other runs that this one goes on."""
         self._lock = threading.Lock()
         self._writer: RunWriter | None = None
         self._held_runs: dict[str, str] = {}
@@ -55,8 +58,33 @@ class CurveSender:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if self._spools:
-            _logger.info("sending the curves of %d earlier steps to MLflow", len(self._spools))
+            _logger.info("telling MLflow what it has not heard of %d earlier steps and runs", len(self._spools))
             self._start()
+
+    def begin(self, recipe: str, run_id: str) -> None:
+        """This process writes the pipeline run `run_id`. Should it die, the next run closes it."""
+        try:
+            self._run = Spool.create(self.folder, Target(recipe, PIPELINE, "", run_id, None, ""))
+        except OSError as error:
+            _logger.warning("MLflow will show this run as running should it be killed: %s", error)
+
+    def end(self, status: str, *, recorded: bool) -> None:
+        """The pipeline run ended as `status`; unless MLflow has `recorded` that, the next run tells it."""
+        if self._run is None:
+            return
+        if recorded:
+            self._run.remove()
+            return
+        try:
+            self._run.end(status)
+        except OSError as error:
+            _logger.warning("how this run ended is not kept: %s", error)
+        self._run.release()
+        _logger.warning(
+            "MLflow at %s shows this run as running; the next `forgetting run` with this state directory and "
+            "tracking URI closes it there",
+            public_uri(self._tracking_uri),
+        )
 
     def open(self, target: Target) -> Spool:
         """A spool for one step's curves, sent from now on. Raises `OSError` when it cannot be written."""
@@ -75,7 +103,7 @@ class CurveSender:
             return
         self._thread.join(seconds)
         with self._lock:
-            left = len(self._spools)
+            left = sum(spool.target.step != PIPELINE for spool in self._spools)
         if left:
             _logger.warning(
                 "the curves of %d steps are not in MLflow at %s yet; they are kept in %s, and the next "
@@ -146,7 +174,8 @@ class CurveSender:
                 run_id = self._run_of(spool, writer)
                 pipeline = spool.target.pipeline_run_id and self._held(spool.target.pipeline_run_id, writer)
                 writer.log_curves(run_id, pipeline, spool.target.mirror, batch.points)
-                self._reached()
+                if batch.points:
+                    self._reached()
                 skipped = spool.sent.skipped + _nonfinite(batch.points)
                 if batch.status is not None:
                     self._finish(spool, run_id, batch.status, skipped, writer)
@@ -205,6 +234,9 @@ class CurveSender:
         writer.log(run_id, tags={SKIPPED_TAG: skipped or None})
         if spool.target.run_id is None:
             writer.client.set_terminated(run_id, status)
+        if spool.target.step == PIPELINE:
+            # of a killed process nobody knows when it ended
+            writer.close_tree(run_id, status, None if status == ABANDONED else spool.written)
         spool.remove()
 
 

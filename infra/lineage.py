@@ -29,7 +29,7 @@ from infra.lineage_notes import (
 )
 from infra.lineage_outage import OutageProof, never_fails
 from infra.lineage_runs import find_run
-from infra.lineage_writer import Point, RunWriter
+from infra.lineage_writer import INCOMPLETE_TAG, Point, RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
@@ -39,9 +39,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 EXPERIMENT = "forgetting"
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
-
-INCOMPLETE_TAG = "lineage_incomplete"
-"""Why steps may be missing from a pipeline run; the store's commits have them."""
 
 _NOTE = "mlflow.note.content"
 
@@ -62,6 +59,8 @@ class Lineage(OutageProof):
         self._book = StepBook()
         self._finish_lock = threading.Lock()
         self._finished = False
+        self.closed = False
+        """Whether MLflow knows how the pipeline run ended."""
 
     @classmethod
     def start(
@@ -285,6 +284,7 @@ class Lineage(OutageProof):
         self._writer.log(pipeline_run, metrics=values, at=ended)
         closing = {_NOTE: self._note(TAG_CHARACTERS), INCOMPLETE_TAG: self.gap}
         self._writer.close(pipeline_run, status, closing, ended)
+        self.closed = True
         document = {
             "experiment_id": self.experiment_id,
             "run_id": pipeline_run,

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 ENTITIES_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
+SYSTEM = "system/"
+"""Before the names of the machine's metrics, which MLflow shows on a page of their own."""
 SKIPPED_TAG = "nonfinite_metrics_skipped"
+INCOMPLETE_TAG = "lineage_incomplete"
+"""Why steps may be missing from a pipeline run; the store's commits have them."""
 
 
 class Point(NamedTuple):
@@ -92,13 +96,10 @@ class RunWriter:
             self.client.log_batch(run_id, rows[start : start + METRICS_PER_BATCH])
 
     def log_curves(self, run_id: str, pipeline_run_id: str | None, mirror: str, points: Sequence[Point]) -> None:
-        """`log_points` on the step's run and, with the prefix `mirror`, on the pipeline run."""
+        """On the step's run and, with the prefix `mirror`, on the pipeline run; system metrics would mix there."""
         self.log_points(run_id, points)
         if pipeline_run_id is not None:
-            mirrored = [
-                point._replace(metrics={f"{mirror}{key}": value for key, value in point.metrics.items()})
-                for point in points
-            ]
+            mirrored = [point._replace(metrics=_mirrored(point.metrics, mirror)) for point in points]
             self.log_points(pipeline_run_id, mirrored)
 
     def close(self, run_id: str, status: str, tags: Mapping[str, object], ended: datetime | None = None) -> None:
@@ -107,6 +108,18 @@ class RunWriter:
             skipped = self._skipped.get(run_id, 0)
         self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
         self.client.set_terminated(run_id, status, _milliseconds(ended))
+
+    def close_tree(self, run_id: str, status: str, ended: int | None) -> None:
+        """End a pipeline run that MLflow still shows as running, after those of its steps that it does.
+
+        `ended` is in milliseconds since the epoch; None for now.
+        """
+        ours = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+        steps = self.client.search_runs([self.experiment_id], ours, max_results=1000)
+        for run in (*steps, self.client.get_run(run_id)):
+            if run.info.status == "RUNNING":
+                self.log(run.info.run_id, tags={INCOMPLETE_TAG: "its end was not recorded when it came"})
+                self.client.set_terminated(run.info.run_id, status, ended)
 
     def log_inputs(
         self, run_id: str, items: Sequence[Produced], *, context: str, producers: Mapping[str, str]
@@ -152,3 +165,7 @@ class RunWriter:
 def _milliseconds(when: datetime | None) -> int | None:
     """Since the epoch."""
     return None if when is None else int(when.timestamp() * 1000)
+
+
+def _mirrored(metrics: Mapping[str, float], mirror: str) -> dict[str, float]:
+    return {f"{mirror}{name}": value for name, value in metrics.items() if not name.startswith(SYSTEM)}

@@ -59,9 +59,9 @@ class ChannelProgress(Progress):
         self.stop_requested = self._channel.stop_requested
         super().advance(done, total, unit)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
         """See `Progress.log`."""
-        self._channel.send({"kind": "log", "step": step, "metrics": metrics})
+        self._channel.send({"kind": "log", "step": step, "metrics": metrics, "milliseconds": milliseconds})
 
     def note(self, message: str) -> None:
         """See `Progress.note`."""

@@ -65,7 +65,7 @@ def _versions(client: MlflowClient, model: Any) -> list[Any]:
 
 def _run(client: MlflowClient, run: Any, named: Any) -> dict[str, Any]:
     metrics = {
-        metric: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric))
+        metric: sorted(_point(metric, point) for point in client.get_metric_history(run.info.run_id, metric))
         for metric in run.data.metrics
     }
     return {
@@ -78,6 +78,11 @@ def _run(client: MlflowClient, run: Any, named: Any) -> dict[str, Any]:
         "model_inputs": sorted(named(item.model_id) for item in run.inputs.model_inputs),
         "model_outputs": sorted(named(item.model_id) for item in run.outputs.model_outputs) if run.outputs else [],
     }
+
+
+def _point(metric: str, point: Any) -> tuple[float, ...]:
+    """With its time, where it is of a curve; a single value may be told at any moment."""
+    return (point.step, point.value, point.timestamp) if "train/" in metric else (point.step, point.value)
 
 
 def _lines(text: str) -> list[str]:

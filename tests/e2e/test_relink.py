@@ -18,13 +18,16 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """Without what relinked runs say of their origin, and the curve of making the demo's base model.
+    """Without what relinked runs say of their origin, and the curves that are in no checkpoint.
 
-    That one is in no checkpoint: the base model of a real recipe exists.
+    Those are the machine's, and that of making the demo's base model.
     """
     for run in found["runs"].values():
         run["tags"].pop("relinked_from", None)
-        run["metrics"] = {name: points for name, points in run["metrics"].items() if "pretrain/" not in name}
+        kept = {
+            name: points for name, points in run["metrics"].items() if not re.search("pretrain/|^system/", name)
+        }
+        run["metrics"] = kept
     return found
 
 

@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 
 from infra.curve_spool import Target
 from infra.curves import CurveSender
-from infra.lineage import CURRENT_ALIAS, INCOMPLETE_TAG, Lineage
+from infra.lineage import CURRENT_ALIAS, Lineage
 from infra.lineage_runs import RELINKED_FROM
-from infra.lineage_writer import Point
+from infra.lineage_writer import INCOMPLETE_TAG, Point
 from tests.mlflow_snapshot import snapshot
 from tests.unit.flows.lineage_world import Command, World
 
