@@ -34,6 +34,7 @@ from tasks.step import RegeneratedError, as_task
 
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
+_NOT_HEADLINE = ("_stderr", "/tokens")
 MAX_WAITING_STEPS = 64
 """Threads of the flow: a step that waits for its inputs occupies one."""
 logger = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described
 
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
+    made_by = provenance()
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
@@ -128,6 +130,10 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         variant=f"ρ={recipe.partition.rho}",
         params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         tags={
+            "mlflow.source.name": f"forgetting run {recipe.name}",
+            "mlflow.source.git.commit": made_by["git_commit"],
+            "git_dirty": made_by["git_dirty"],
+            "host": made_by["host"],
             "prefect_flow_run_id": flow_run.id,
             "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
         },
@@ -147,7 +153,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         work_dir=settings.work_dir,
         listener=LISTENER.get(),
         flow_run_id=str(flow_run.id),
-        provenance={**provenance(), "prefect_flow_run_id": str(flow_run.id)},
+        provenance={**made_by, "prefect_flow_run_id": str(flow_run.id)},
     )
 
 
@@ -207,13 +213,15 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
     states = [result.state for result in outcome.steps.values()]
+    values = numbers(outcome.metrics)
+    headline = [name for name in values if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)]
     metrics = {
-        **numbers(outcome.metrics),
+        **values,
         "steps_ran": float(states.count("ran")),
         "steps_cached": float(states.count("cached")),
     }
     model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
-    record = context.run_record("FINISHED", metrics=metrics, model_tags=model_tags)
+    record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)
     final = outcome.steps["forget"].ref
@@ -221,6 +229,7 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
         context,
         "FINISHED",
         metrics=metrics,
+        headline=headline,
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
         model_tags=model_tags,
         summary={"recipe": identity(recipe), "store": context.store.root},

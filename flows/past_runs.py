@@ -5,7 +5,7 @@ the rest. Neither names the steps that failed, so these do not come back.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -64,6 +64,8 @@ class PastRun:
     opening: Mapping[str, Any]
     """What MLflow was told when it began: variant, params, tags."""
     metrics: Mapping[str, float]
+    headline: Sequence[str]
+    """Names of the metrics that the experiment's page shows."""
     model_tags: Mapping[str, str]
     identity: Mapping[str, Any]
     steps: tuple[PastStep, ...]
@@ -130,6 +132,7 @@ def _past_run(run: Run, data: dict[str, Any], records: Records, *, current: bool
         current=current,
         opening=data.get("lineage", {}),
         metrics=data.get("metrics", {}),
+        headline=data.get("headline", ()),
         model_tags=data.get("model_tags", {}),
         identity=data.get("identity", {}),
         steps=_inputs_first(steps),

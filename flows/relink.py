@@ -117,7 +117,11 @@ def _relink_all(runs: list[PastRun], objects: Objects, tracking_uri: str) -> lis
             continue
         else:
             lineage = Lineage.resume(
-                tracking_uri, experiment=EXPERIMENT, recipe=past.recipe, run_id=held.info.run_id
+                tracking_uri,
+                experiment=EXPERIMENT,
+                recipe=past.recipe,
+                run_id=held.info.run_id,
+                variant=past.opening.get("variant", ""),
             )
         _Retelling(past, objects, lineage, index, held).tell()
         if lineage.degraded is not None or lineage.run_id is None:
@@ -177,6 +181,7 @@ class _Retelling:
         self._lineage.finish(
             past.status,
             metrics={name: value for name, value in past.metrics.items() if name not in known},
+            headline=past.headline,
             final_model=Produced("checkpoint", "model", model.uri, model.digest) if model else None,
             model_tags=past.model_tags,
             summary={"recipe": past.identity, "store": self._objects.root},

@@ -17,15 +17,20 @@ from typing import Any, Literal
 
 from infra.lineage_book import StepBook
 from infra.lineage_connection import absolute_uri, open_experiment
+from infra.lineage_experiment import NOTE_TAG, describe_experiment, show_metrics, view_path
 from infra.lineage_mlflow import as_params, as_tags, register_version, safe_model_name
 from infra.lineage_notes import (
     DESCRIPTION_CHARACTERS,
-    TAG_CHARACTERS,
     Produced,
     StepRecord,
+    Trail,
     escape_markdown,
+    model_note,
+    model_path,
+    pipeline_note,
     run_path,
     step_note,
+    version_path,
 )
 from infra.lineage_outage import OutageProof, never_fails
 from infra.lineage_runs import find_run
@@ -39,8 +44,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 EXPERIMENT = "forgetting"
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
-
-_NOTE = "mlflow.note.content"
 
 
 class Lineage(OutageProof):
@@ -74,8 +77,9 @@ class Lineage(OutageProof):
         tags: Mapping[str, object] | None = None,
         started: datetime | None = None,
     ) -> "Lineage":
-        """Open the pipeline run `{recipe} {variant} · {date}`; never raises for an MLflow that cannot be reached.
+        """Open the pipeline run `{recipe} {variant}`; never raises for an MLflow that cannot be reached.
 
+        The end of the run adds to its name how many steps ran and were cached.
         `tracking_uri` is a server (`http://…`) or an SQLite file (`sqlite:///…`), which is created when missing.
         Params are an allow-list of the caller's making; those that are None are left out. `started` is now.
         """
@@ -85,10 +89,12 @@ class Lineage(OutageProof):
         return lineage
 
     @classmethod
-    def resume(cls, tracking_uri: str, *, experiment: str, recipe: str, run_id: str) -> "Lineage":
+    def resume(
+        cls, tracking_uri: str, *, experiment: str, recipe: str, run_id: str, variant: str = ""
+    ) -> "Lineage":
         """Go on recording the pipeline run `run_id`; its steps are told again with `known_step`, or completed."""
         lineage = cls(tracking_uri, recipe)
-        lineage._reopen(experiment, run_id)
+        lineage._reopen(experiment, variant, run_id)
         return lineage
 
     @never_fails
@@ -110,7 +116,7 @@ class Lineage(OutageProof):
         `producer_run_id` is what a cached step's commit calls the run that made it (`lineage_runs.run_reference`);
         one that MLflow has lost is left out. `run_id` is a child run of this step that was left incomplete.
         """
-        pipeline_run, experiment_id = self._ids()
+        pipeline_run, _ = self._ids()
         inputs = _distinct(inputs)
         producers = self._book.producers_of(inputs)
         producer_run_id = self._held(producer_run_id)
@@ -139,8 +145,9 @@ class Lineage(OutageProof):
             producers=producers,
         )
         self._book.open(record)
-        self._writer.log(run_id, params=params, tags={_NOTE: step_note(record, experiment_id, pipeline_run)})
         self._writer.log_inputs(run_id, inputs, context=step, producers=producers)
+        self._describe_models([item for item in inputs if item.digest not in producers])
+        self._writer.log(run_id, params=params, tags={NOTE_TAG: step_note(self._trail(), record)})
         raw = self._book.new_raw(inputs, producers)
         self._writer.log_inputs(pipeline_run, raw, context="pipeline", producers={})
         return run_id
@@ -184,7 +191,7 @@ class Lineage(OutageProof):
         status: Status,
         ended: datetime | None,
     ) -> Literal[True]:
-        pipeline_run, experiment_id = self._ids()
+        pipeline_run, _ = self._ids()
         record = self._book[run_id]
         record.outputs, record.seconds = outputs, seconds
         record.metrics = {key: float(value) for key, value in metrics.items()}
@@ -202,12 +209,14 @@ class Lineage(OutageProof):
             if item.kind == "model"
         ]
         self._writer.log_outputs(run_id, models)
+        self._describe_models(outputs)
         values = record.metrics | ({} if seconds is None else {"seconds": seconds})
         self._writer.log(run_id, metrics=values, at=ended)
-        note = step_note(record, experiment_id, pipeline_run)
-        self._writer.close(run_id, status, {**tags, **_artifact_tags("output", outputs, {}), _NOTE: note}, ended)
+        note = step_note(self._trail(), record)
+        closing = {**tags, **_artifact_tags("output", outputs, {}), NOTE_TAG: note}
+        self._writer.close(run_id, status, closing, ended)
         self._book.close(run_id)
-        self._writer.log(pipeline_run, tags={_NOTE: self._note(TAG_CHARACTERS)})
+        self._writer.log(pipeline_run, tags={NOTE_TAG: pipeline_note(self._trail(), [self._view_link()])})
         return True
 
     def step(
@@ -242,11 +251,15 @@ class Lineage(OutageProof):
         self.finish_step(run_id, outputs=outputs, metrics=metrics, seconds=seconds, ended=ended)
         return run_id if self.degraded is None else None
 
+    @never_fails
     def known_step(self, record: StepRecord) -> None:
         """A step of a resumed pipeline run that is recorded already: told again for what others say of it."""
         record.inputs, record.outputs = _distinct(record.inputs), _distinct(record.outputs)
         record.producers = self._book.producers_of(record.inputs)
         self._book.made(record)
+        for item in (*record.inputs, *record.outputs):
+            if item.kind == "model":
+                self._writer.model(item, name=item.name, source_run_id=self._book.producer(item.digest))
 
     @never_fails
     def curves(self, run_id: str, points: Sequence[Point], mirror: str) -> None:
@@ -259,6 +272,7 @@ class Lineage(OutageProof):
         status: Status,
         *,
         metrics: Mapping[str, float] | None = None,
+        headline: Sequence[str] = (),
         final_model: Produced | None = None,
         model_tags: Mapping[str, object] | None = None,
         summary: Mapping[str, Any] | None = None,
@@ -268,21 +282,26 @@ class Lineage(OutageProof):
         """Close the pipeline run; steps still open get its status. A second call does nothing.
 
         `final_model` becomes the run's output and, in a finished run, a version of the registered model named after
-        the recipe, with `model_tags` (ρ); the `current` one, unless a later run has ended already. `summary` is
-        JSON data for `lineage.json`.
+        the recipe, with `model_tags` (ρ); the `current` one, unless a later run has ended already. `headline` names
+        the metrics that are columns of the experiment's page. `summary` is JSON data for `lineage.json`.
         """
         values = {key: float(value) for key, value in (metrics or {}).items()}
         with self._finish_lock:
             if self._finished:
                 return
             self._finished = True
-        pipeline_run, _ = self._ids()
+        pipeline_run, experiment_id = self._ids()
         for run_id in self._book.open_steps:
             self.finish_step(run_id, status=status)
-        alias = CURRENT_ALIAS if current else None
-        model = self._final_model(final_model, model_tags or {}, alias, registered=status == "FINISHED")
+        model = self._final_model(final_model, model_tags or {}, current, registered=status == "FINISHED")
         self._writer.log(pipeline_run, metrics=values, at=ended)
-        closing = {_NOTE: self._note(TAG_CHARACTERS), INCOMPLETE_TAG: self.gap}
+        show_metrics(self._writer.client, experiment_id, headline)
+        trail = self._trail()
+        closing = {
+            NOTE_TAG: pipeline_note(trail, [*self._model_links(model), self._view_link()]),
+            "mlflow.runName": f"{self._title} · {trail.counts()}" if trail.steps else None,
+            INCOMPLETE_TAG: self.gap,
+        }
         self._writer.close(pipeline_run, status, closing, ended)
         self.closed = True
         document = {
@@ -325,18 +344,18 @@ class Lineage(OutageProof):
     ) -> None:
         client, self.experiment_id = open_experiment(self.tracking_uri, experiment)
         self._writer = RunWriter(client, self.experiment_id, self.recipe)
-        named = f"{self.recipe} {variant}".strip()
-        self._title = f"{named} · {started.astimezone():%Y-%m-%d %H:%M}"
+        describe_experiment(client, self.experiment_id)
+        self._title = _title(self.recipe, variant)
         described = {**tags, "recipe": self.recipe, "step": "pipeline"}
         run_id = self._writer.create_run(self._title, described, started)
         self._writer.log(run_id, params=params)
         self.run_id = run_id
 
     @never_fails
-    def _reopen(self, experiment: str, run_id: str) -> None:
+    def _reopen(self, experiment: str, variant: str, run_id: str) -> None:
         client, self.experiment_id = open_experiment(self.tracking_uri, experiment)
         self._writer = RunWriter(client, self.experiment_id, self.recipe)
-        self._title = str(client.get_run(run_id).info.run_name)
+        self._title = _title(self.recipe, variant)
         self.run_id = run_id
 
     def _held(self, reference: str | None) -> str | None:
@@ -350,7 +369,7 @@ class Lineage(OutageProof):
         return self.run_id, self.experiment_id
 
     def _final_model(
-        self, item: Produced | None, tags: Mapping[str, object], alias: str | None, *, registered: bool
+        self, item: Produced | None, tags: Mapping[str, object], current: bool, *, registered: bool
     ) -> dict[str, Any] | None:
         if item is None:
             return None
@@ -368,16 +387,41 @@ class Lineage(OutageProof):
                 model_id,
                 run_id=producer,
                 tags=as_tags({**tags, "digest": item.digest, "uri": item.uri}),
-                alias=alias,
-                description=self._note(DESCRIPTION_CHARACTERS),
+                alias=CURRENT_ALIAS,
+                current=current,
+                description=model_note(self._trail(), item, DESCRIPTION_CHARACTERS),
             )
             self._writer.log(pipeline_run, tags={"model_version": version})
         return {"model_id": model_id, "uri": item.uri, "digest": item.digest, "version": version}
 
-    def _note(self, limit: int) -> str:
-        pipeline_run, experiment_id = self._ids()
-        title = f"[{escape_markdown(public_text(self._title))}]({run_path(experiment_id, pipeline_run)})"
-        return self._book.note(title, experiment_id, limit)
+    def _trail(self) -> Trail:
+        run_id, experiment_id = self._ids()
+        return Trail(experiment_id, run_id, self._title, self._book.steps, dict(self._writer.models))
+
+    def _describe_models(self, items: Sequence[Produced]) -> None:
+        """Those that were met before, and have no description yet."""
+        for item in items:
+            if item.kind == "model":
+                self._writer.describe_model(item, model_note(self._trail(), item))
+
+    def _view_link(self) -> str:
+        _, experiment_id = self._ids()
+        return f"[all pipeline runs]({view_path(experiment_id)})"
+
+    def _model_links(self, model: Mapping[str, Any] | None) -> list[str]:
+        if model is None:
+            return []
+        _, experiment_id = self._ids()
+        links = [f"[final model and its lineage]({model_path(experiment_id, model['model_id'])})"]
+        if model["version"] is not None:
+            name = safe_model_name(self.recipe)
+            path = version_path(name, model["version"])
+            links.append(f"[{escape_markdown(name)} version {model['version']}]({path})")
+        return links
+
+
+def _title(recipe: str, variant: str) -> str:
+    return public_text(f"{recipe} {variant}".strip())
 
 
 def _distinct(items: Sequence[Produced]) -> list[Produced]:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.lineage_notes import Produced, StepRecord, pipeline_note
+from infra.lineage_notes import Produced, StepRecord
 
 
 class StepBook:
@@ -62,12 +62,12 @@ class StepBook:
             self._raw.update((item.name, item.digest) for item in raw)
         return raw
 
-    def note(self, title: str, experiment_id: str, limit: int) -> str:
-        """The table of all steps, as `pipeline_note`."""
+    @property
+    def steps(self) -> list[StepRecord]:
+        """All so far."""
         with self._lock:
-            return pipeline_note(title, list(self._steps.values()), experiment_id, limit)
+            return list(self._steps.values())
 
     def as_json(self) -> list[dict[str, Any]]:
         """The steps for `lineage.json`."""
-        with self._lock:
-            return [record.as_json() for record in self._steps.values()]
+        return [record.as_json() for record in self.steps]

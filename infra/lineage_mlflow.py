@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infra.lineage_notes import Produced
+from infra.lineage_notes import Produced, escape_markdown
 from infra.public import public_text
 
 if TYPE_CHECKING:
@@ -117,17 +117,18 @@ def register_version(
     *,
     run_id: str,
     tags: Mapping[str, str],
-    alias: str | None,
+    alias: str,
+    current: bool,
     description: str,
 ) -> str:
-    """Version of the registered model `name` made of `model_id`, with `alias`, if given, moved onto it.
+    """Version of the registered model `name` made of `model_id`, with `alias` moved onto it if it is the `current` one.
 
     A version with the same digest and the same `tags` is taken again, so a cached run adds none.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=_registered(name, alias))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -148,9 +149,17 @@ def register_version(
                 model_id=model_id,
             )
         version = str(made.version)
-    if alias is not None:
+    if current:
         client.set_registered_model_alias(name, alias, version)
     return version
+
+
+def _registered(name: str, alias: str) -> str:
+    return (
+        f"Models fine-tuned by the recipe {escape_markdown(name)}, one version per set of weights. The tags of a "
+        f"version name ρ, the digest of the weights and their address; its description leads back to the data. The "
+        f"alias `{alias}` is on the version that the last finished run ended with."
+    )
 
 
 def _source(uri: str) -> "DatasetSource":

@@ -65,7 +65,9 @@ def compute_and_commit(
             digest=artifact.digest,
             bytes=artifact.bytes,
             outputs=_parts(call.spec, artifact),
-            inputs={name: Input(digest=ref.digest, uri=ref.uri) for name, ref in refs.items()},
+            inputs={
+                name: Input(digest=ref.digest, uri=ref.uri, files=dict(ref.files)) for name, ref in refs.items()
+            },
             summary=summary,
             provenance={
                 **context.provenance,

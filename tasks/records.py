@@ -31,13 +31,19 @@ def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
 
 def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
     """A step's inputs for the lineage."""
-    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
+    return [Produced(name, ref.kind, ref.uri, ref.digest, ref.files) for name, ref in inputs.items()]
 
 
 def inputs_of(commit: Commit) -> list[Produced]:
     """The same of a step that has run, from its commit."""
     return [
-        Produced(name, "model" if name in MODEL_INPUTS else "data", item.uri or "", item.digest)
+        Produced(
+            name,
+            "model" if name in MODEL_INPUTS else "data",
+            item.uri or "",
+            item.digest,
+            tuple(item.files.items()),
+        )
         for name, item in commit.inputs.items()
     ]
 
