@@ -121,7 +121,7 @@ def register_version(
     current: bool,
     description: str,
 ) -> str:
-    """Version of the registered model `name` made of `model_id`, with `alias` moved onto it if it is the `current` one.
+    """Version of the registered model `name` made of `model_id`, with `alias` moved onto it when it is `current`.
 
     A version with the same digest and the same `tags` is taken again, so a cached run adds none.
     """
