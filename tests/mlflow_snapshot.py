@@ -86,8 +86,11 @@ def _point(metric: str, point: Any) -> tuple[float, ...]:
 
 
 def _lines(text: str) -> list[str]:
-    """The rows of a table in no order: of two steps that do not need each other either may have come first."""
-    return sorted(text.splitlines())
+    """The cells of a table, and what they list, in no order.
+
+    Of two steps that do not need each other either may have come first, and a commit keeps inputs by their names.
+    """
+    return sorted(re.split(r" ?\| ?|, |\n", text))
 
 
 def _dataset(item: Any, named: Any) -> tuple[str, str, str, list[tuple[str, str]]]:
