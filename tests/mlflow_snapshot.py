@@ -26,7 +26,7 @@ def snapshot(tracking_uri: str) -> dict[str, Any]:
         "models": {
             names[model.model_id]: {
                 "name": model.name,
-                "tags": {key: named(value) for key, value in model.tags.items()},
+                "tags": {key: _lines(named(value)) for key, value in model.tags.items()},
                 "source": named(model.source_run_id or ""),
             }
             for model in models

@@ -56,6 +56,7 @@ def test_a_deleted_database_comes_back_and_later_runs_link_to_it(cli: Cli) -> No
     after = comparable(snapshot(uri))
     assert after["runs"] == before["runs"]
     assert after["versions"] == before["versions"]
+    assert after["models"] == before["models"]
     client = MlflowClient(uri, registry_uri=uri)
     assert dead_links(client) == set()
     for run, rho in ((first, "0.7"), (second, "0.5")):
