@@ -15,6 +15,7 @@ from flows.options import JsonOption, StoreOption
 from flows.recipes import find_recipe
 from forgetting_core.errors import InputError
 from forgetting_core.recipe import load_recipe
+from infra.errors import RequestError, TrackingError
 from infra.settings import Settings
 
 app = typer.Typer(
@@ -130,22 +131,49 @@ def sweep(
 @app.command()
 def lineage(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MODEL_OR_URI",
             help="A registered model (`demo`, `demo/3`), an artifact's URI, a digest or a fingerprint.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read every artifact again, and compare with the commits and MLflow.")
+    ] = False,
+    relink: Annotated[
+        bool,
+        typer.Option(
+            "--relink",
+            help="Make again, from the store, the runs, links and registered versions that MLflow has not; of all"
+            " runs, or of those that made MODEL_OR_URI or something on its way, or used it.",
+        ),
     ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Walk from a model back to the raw data; exit status 1 when something on the way is not as recorded.
+    """Walk from a model back to the raw data, or repair MLflow's records of it.
+
+    Works from the store alone when MLflow cannot be asked, and from MLflow alone when the store cannot be read; a
+    warning says so. Exit status 1 when something on the way is not as recorded, when `--check` could not read the
+    store, or when there is something that `--relink` could not make again.
 
     Example: `forgetting lineage demo --check`
     """
+    if relink and check:
+        raise RequestError("--relink changes MLflow and --check compares with it: run one after the other")
+    if relink:
+        from flows.relink import relink as relink_runs
+        from flows.relink_view import relink_document, show_relinked
+
+        relinked = relink_runs(model, store)
+        if as_json:
+            print_json(relink_document(relinked))
+        else:
+            show_relinked(relinked)
+        raise typer.Exit(1 if relinked.omissions else 0)
+    if model is None:
+        raise RequestError("lineage of what? name a registered model, an artifact's URI, a digest or a fingerprint")
     from flows.lineage import show, trace, warn
     from flows.lineage_view import lineage_document
 
@@ -155,7 +183,7 @@ def lineage(
         print_json(lineage_document(found.ancestry, found.versions, found.evidence))
     else:
         show(found)
-    raise typer.Exit(1 if found.faults else 0)
+    raise typer.Exit(1 if found.faults or (check and not found.checked) else 0)
 
 
 @app.command()
@@ -179,7 +207,6 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """The console script: errors that a user can mend are one message and exit status 2."""
-    from infra.errors import RequestError
     from infra.objects import StoreError
     from infra.settings import SettingError
     from infra.sources import SourceError
@@ -188,7 +215,7 @@ def main() -> None:
         app()
     except (InputError, RequestError, SourceError, SettingError) as error:
         _fail(error, 2)
-    except StoreError as error:
+    except (StoreError, TrackingError) as error:
         _fail(error, 1)
 
 

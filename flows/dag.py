@@ -29,6 +29,8 @@ from tasks.score import SCORE
 from tasks.spec import StepCall
 from tasks.split import SPLIT
 
+SPECS = {spec.name: spec for spec in (PREPARE, SPLIT, REFERENCE, SCORE, PARTITION, FORGET, EVALUATE, REPORT)}
+"""Every kind of step by its name."""
 AnyObjective = ForgetConfig | IgnoreConfig | SftConfig
 
 

@@ -19,7 +19,7 @@ from infra.curves import CurveSender
 from infra.digests import DigestCache
 from infra.launch import Launcher
 from infra.lease import Leases
-from infra.lineage import Lineage, Produced
+from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.objects import StoreError
 from infra.provenance import provenance
 from infra.settings import Settings
@@ -33,7 +33,6 @@ from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
 
-EXPERIMENT = "forgetting"
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
 _NOT_HEADLINE = ("_stderr", "/tokens")
@@ -104,7 +103,7 @@ def forgetting(
         outcome = _walk(loaded, context, settings, code_identity)
     except BaseException:
         try:
-            context.store.record_run(context.flow_run_id, context.run_record(finished=True))
+            context.store.record_run(context.flow_run_id, context.run_record("FAILED"))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
         _end(context, "FAILED")
@@ -214,23 +213,26 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: it becomes the recipe's head, and its final model the registered one."""
-    record = context.run_record(finished=True)
+    states = [result.state for result in outcome.steps.values()]
+    values = numbers(outcome.metrics)
+    headline = [name for name in values if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)]
+    metrics = {
+        **values,
+        "steps_ran": float(states.count("ran")),
+        "steps_cached": float(states.count("cached")),
+    }
+    model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
+    record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)
     final = outcome.steps["forget"].ref
-    states = [result.state for result in outcome.steps.values()]
-    metrics = numbers(outcome.metrics)
     _end(
         context,
         "FINISHED",
-        metrics={
-            **metrics,
-            "steps_ran": float(states.count("ran")),
-            "steps_cached": float(states.count("cached")),
-        },
-        headline=[name for name in metrics if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)],
+        metrics=metrics,
+        headline=headline,
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
-        model_tags={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        model_tags=model_tags,
         summary={"recipe": identity(recipe), "store": context.store.root},
     )
-    show_report(context, outcome.steps["report"])
+    show_report(context.store, context.lineage, outcome.steps["report"].ref.uri)

@@ -1,37 +1,22 @@
 """`forgetting lineage`: from a model back to the raw data, and whether everything on the way is still so.
 
-The store's commits are walked; MLflow turns the names of registered models into addresses, and is a second witness.
+The store's commits are walked; MLflow turns the names of registered models into addresses, and is a second witness,
+or the only one where the store cannot be read.
 """
 
-import re
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from infra.ancestry import Ancestry, Records, check_artifacts, read_all_records
-from infra.ancestry_mlflow import (
-    ModelVersion,
-    check_mlflow,
-    check_version,
-    find_version,
-    record_of,
-    versions_of,
-)
-from infra.commits import DATA
-from infra.errors import RequestError
-from infra.inventory import SHORTEST_PREFIX, Record
-from infra.lineage_connection import open_for_reading, outages
-from infra.public import public_text, public_uri
+from flows.lineage_target import Witness, find_target
+from infra.ancestry import Ancestry, Records, check_artifacts
+from infra.ancestry_mlflow import ModelVersion, check_mlflow, check_version, versions_of
+from infra.lineage_connection import outages
 from infra.settings import Settings
-from infra.store import open_store
-from infra.urls import open_objects
 from infra.verification import Fault
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_MODEL = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+))?")
-_HEX = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}")
 
 
 @dataclass
@@ -44,6 +29,8 @@ class Lineage:
     """Address of MLflow."""
     outage: str | None
     """Why MLflow could not be asked."""
+    store_outage: str | None
+    """Why the store could not be read: then all of this is what MLflow remembers."""
     faults: list[Fault] = field(default_factory=list)
     unrecorded: list[str] = field(default_factory=list)
     """Steps whose run MLflow does not hold; only looked for when everything is checked."""
@@ -53,44 +40,25 @@ class Lineage:
     def evidence(self) -> dict[str, Any]:
         """The part of `--json` that says who was asked and what is wrong."""
         return {
+            "store_unreachable": self.store_outage,
             "mlflow": {"uri": self.mlflow, "unreachable": self.outage, "without_run": self.unrecorded},
             "checked": self.checked,
             "faults": [asdict(fault) for fault in self.faults],
         }
 
 
-class _Witness:
-    """MLflow, as long as it answers."""
-
-    def __init__(self, tracking_uri: str) -> None:
-        self.uri = public_uri(tracking_uri)
-        self.outage: str | None = None
-        self.client: MlflowClient | None = None
-        try:
-            self.client = open_for_reading(tracking_uri)
-        except outages() as error:
-            self.lose(error)
-
-    def lose(self, error: Exception) -> None:
-        """From here on it is not asked any more."""
-        self.client = None
-        self.outage = f"{type(error).__name__}: {public_text(' '.join(str(error).split()))[:300]}"
-
-
 def trace(argument: str, store: str | None, *, check: bool) -> Lineage:
     """Walk back from `argument`: a registered model, an address in a store, a digest or a fingerprint.
 
-    Raises `RequestError` for an argument that is nothing or several things, and `StoreError`.
+    A store that cannot be read is what MLflow remembers of it, and then nothing can be checked. Raises
+    `RequestError` for an argument that is nothing or several things, and `StoreError` when neither answers.
     """
     settings = Settings.from_environment(store=store)
-    witness = _Witness(settings.tracking_uri)
-    if f"/{DATA}" in argument or argument.startswith(DATA) or _HEX.fullmatch(argument):
-        records = _records(settings, store, argument)
-        record, version = records.find(_inside(records, argument)), None
-    else:
-        records, record, version = _model(settings, store, witness, argument)
+    witness = Witness(settings.tracking_uri)
+    records, record, version = find_target(argument, settings, store, witness)
     ancestry = records.ancestry(record)
-    lineage = Lineage(ancestry, [version] if version else [], witness.uri, None, ancestry.faults)
+    lineage = Lineage(ancestry, [version] if version else [], witness.uri, None, records.outage, ancestry.faults)
+    check = check and records.outage is None
     if check:
         _check_store(lineage, records)
     try:
@@ -123,59 +91,6 @@ def _ask_mlflow(
     lineage.faults += [fault for fault in faults if fault not in lineage.faults]
 
 
-def _model(
-    settings: Settings, store: str | None, witness: _Witness, argument: str
-) -> tuple[Records, Record, ModelVersion | None]:
-    match = _MODEL.fullmatch(argument)
-    if match is None:
-        raise RequestError(
-            f"{public_uri(argument)!r} is no model and no artifact; expected a registered model such as `demo` or"
-            f" `demo/3`, an address below STORE/{DATA}, a digest, a fingerprint, or at least"
-            f" {SHORTEST_PREFIX} of their first hexadecimal digits"
-        )
-    if witness.client is not None:
-        try:
-            version = find_version(witness.client, match["name"], match["version"])
-        except outages() as error:
-            witness.lose(error)
-        else:
-            records = _records(settings, store, version.uri)
-            return records, record_of(records, version), version
-    records = _records(settings, store, "")
-    return records, _last_model(records, argument, match, witness), None
-
-
-def _last_model(records: Records, argument: str, match: re.Match[str], witness: _Witness) -> Record:
-    """Without MLflow: the final model of the last completed run of the recipe that a model is named after."""
-    root = records.inventory.root
-    gone = f"MLflow at {witness.uri} cannot be asked ({witness.outage})"
-    ask = "name the artifact by its address, digest or fingerprint (see `artifacts ls --step forget`)"
-    if match["version"] is not None:
-        raise RequestError(f"{gone}, and only it knows the versions of a model such as {argument!r}; {ask}")
-    try:
-        head = open_store(root).read_head(match["name"])
-    except ValueError:  # no name of a recipe
-        head = None
-    final = head["steps"].get("forget") if head else None
-    record = records.inventory.by_step.get((final["step"], final["fingerprint"])) if final else None
-    if record is None:
-        raise RequestError(f"{gone}, and {root} has no completed run of a recipe {match['name']!r}; {ask}")
-    return record
-
-
-def _records(settings: Settings, store: str | None, address: str) -> Records:
-    """The commits of the store that was named, else of the one that `address` lies in, else of the usual one."""
-    root, inside, _ = address.partition(f"/{DATA}")
-    named = root if inside and store is None else settings.store_url
-    return read_all_records(open_objects(named))
-
-
-def _inside(records: Records, argument: str) -> str:
-    """An address as this store spells it, whatever way the store was reached then."""
-    _, inside, key = argument.partition(f"/{DATA}")
-    return f"{records.inventory.root}/{DATA}{key}" if inside else argument
-
-
 def show(lineage: Lineage) -> None:
     """Tell what was not asked on standard error, and the tree, faults and verdict on standard output."""
     from rich.console import Console
@@ -198,6 +113,12 @@ def warn(lineage: Lineage) -> None:
     """Say on standard error what the answer does not rest on."""
     if lineage.outage is not None:
         message = f"MLflow at {lineage.mlflow} cannot be asked ({lineage.outage}); this is from the store alone"
+        print(f"warning: {message}", file=sys.stderr)
+    if lineage.store_outage is not None:
+        message = (
+            f"{lineage.store_outage}; this is from MLflow at {lineage.mlflow} alone: nothing could be checked,"
+            " sizes and the versions of the steps are not known, and settings are what it keeps of them, as text"
+        )
         print(f"warning: {message}", file=sys.stderr)
     if lineage.unrecorded:
         steps = ", ".join(lineage.unrecorded)

@@ -65,7 +65,8 @@ def _step_text(step: Ancestor) -> str:
     rho = f" [bold]ρ {escape(step.rho)}[/]" if step.rho is not None else ""
     altered = " [red]its commit was altered[/]" if step.faults else ""
     dirty = " with changes" if known.get("git_dirty") else ""
-    code = f"{str(known.get('git_commit') or 'unknown')[:SHORT]}{dirty}, version {commit.payload.get('version')}"
+    version = f", version {commit.payload['version']}" if "version" in commit.payload else ""
+    code = f"{str(known.get('git_commit') or 'unknown')[:SHORT]}{dirty}{version}"
     when = f"{known.get('started', '?')} on {known.get('host', '?')}"
     return (
         f"[bold]{escape(step.record.label)}[/]{rho} {commit.digest[:SHORT]}{altered}\n"
@@ -74,7 +75,7 @@ def _step_text(step: Ancestor) -> str:
 
 
 def _leaf_text(source: Source) -> str:
-    where = "[red]no commit made it[/]" if source.inside else "[dim]outside the store[/]"
+    where = "[red]what made it is not recorded[/]" if source.inside else "[dim]outside the store[/]"
     uri = escape(public_uri(source.uri or "no address"))
     return f"[cyan]{escape(source.name)}[/] ← {uri} {source.digest[:SHORT]} {where}"
 

@@ -91,6 +91,8 @@ class Records:
     inventory: Inventory
     unreadable: dict[str, str] = field(default_factory=dict)
     """{key: why} of the objects that are no commit at all."""
+    outage: str | None = None
+    """Why the store could not be read, for what somebody else remembers of it."""
 
     def find(self, ident: str) -> Record:
         """The commit that `ident` means, as `Inventory.find` takes it. Raises `RequestError`.
@@ -118,8 +120,11 @@ class Records:
             )
             for name, item in record.commit.inputs.items()
         )
-        faults = [*_record_faults(self.inventory.root, record), *self._source_faults(record, sources)]
-        return Ancestor(record, sources, tuple(faults))
+        return Ancestor(record, sources, tuple(self._faults(record, sources)))
+
+    def _faults(self, record: Record, sources: tuple[Source, ...]) -> Iterator[Fault]:
+        yield from record_faults(self.inventory.root, record)
+        yield from self._source_faults(record, sources)
 
     def _source_faults(self, record: Record, sources: tuple[Source, ...]) -> Iterator[Fault]:
         """Inputs that no commit made, or that are not what the commit says it made."""
@@ -143,9 +148,9 @@ class Records:
 
 
 def read_all_records(objects: Objects) -> Records:
-    """Look at all commits, retired ones too. Raises `StoreError`, and `RequestError` when there is no store."""
+    """Look at all commits, retired ones too. Raises `StoreError`, also when there is no store."""
     if isinstance(objects, FolderObjects) and not objects.folder.is_dir():
-        raise RequestError(f"there is no store at {objects.root}; name it with --store or FORGETTING_STORE")
+        raise StoreError(f"there is no store at {objects.root}; name it with --store or FORGETTING_STORE")
     unreadable: dict[str, str] = {}
 
     def as_it_stands(data: bytes, root: str, key: str) -> Commit | None:
@@ -198,7 +203,7 @@ def _present(records: Records, record: Record) -> Commit:
     return record.commit
 
 
-def _record_faults(root: str, record: Record) -> Iterator[Fault]:
+def record_faults(root: str, record: Record) -> Iterator[Fault]:
     """Where a record contradicts its own name or its payload."""
     commit = record.commit
     _, _, step, name, *_ = record.key.split("/")

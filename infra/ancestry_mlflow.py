@@ -14,13 +14,14 @@ from infra.commits import DATA, Commit
 from infra.errors import RequestError
 from infra.inventory import Record
 from infra.lineage import CURRENT_ALIAS
+from infra.lineage_runs import PROVENANCE_TAGS, find_run, run_reference
 from infra.public import public_uri
 from infra.verification import MISSING, Fault
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_TAG = re.compile(r"(input|output)\.(.+)\.(digest|uri)")
+ARTIFACT_TAG = re.compile(r"(input|output)\.(.+)\.(digest|uri)")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def check_mlflow(client: "MlflowClient", records: Records, ancestry: Ancestry) -
     faults: list[Fault] = []
     unrecorded = []
     for step in ancestry.steps:
-        run = _run(client, step.record.commit)
+        run = find_run(client, experiments, run_reference(step.record.commit))
         if run is None:
             unrecorded.append(step.record.label)
         else:
@@ -111,30 +112,19 @@ def check_mlflow(client: "MlflowClient", records: Records, ancestry: Ancestry) -
     return list(dict.fromkeys(faults)), unrecorded
 
 
-def _run(client: "MlflowClient", commit: Commit) -> Any:
-    """The run that produced a commit, or None when MLflow has no such run (any more)."""
-    from mlflow.exceptions import MlflowException
-
-    run_id = commit.provenance.get("mlflow_run_id")
-    if not isinstance(run_id, str):
-        return None
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
 def _run_faults(step: Ancestor, run: Any) -> Iterator[Fault]:
     commit, tags = step.record.commit, run.data.tags
-    where = f"MLflow run {run.info.run_id}"
+    where = f"MLflow run {run.info.run_id} of {step.record.label}"
     if tags.get("fingerprint") != commit.fingerprint:
         yield Fault(where, "fingerprint", commit.fingerprint, tags.get("fingerprint", MISSING))
+    known = {name: str(commit.provenance.get(name)) for name in PROVENANCE_TAGS}
+    for tag, value in {**known, "artifact.digest": commit.digest}.items():
+        if tag in tags and tags[tag] != value:
+            yield Fault(where, tag, value, tags[tag])
     inputs = {name: item.digest for name, item in commit.inputs.items()}
     outputs = _digests(commit)
     for tag, value in sorted(tags.items()):
-        match = _TAG.fullmatch(tag)
+        match = ARTIFACT_TAG.fullmatch(tag)
         if match is None or match[3] != "digest":
             continue
         known = inputs if match[1] == "input" else outputs

@@ -12,15 +12,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.curve_spool import ABANDONED, PIPELINE, Spool, SpoolError, Target
 from infra.lineage_connection import absolute_uri, open_experiment, outages
+from infra.lineage_runs import find_run
 from infra.lineage_writer import Point, RunWriter
 from infra.public import public_text, public_uri
-from infra.system_metrics import PREFIX as SYSTEM
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
@@ -53,6 +53,7 @@ class CurveSender:
         """Its lock tells other runs that this one goes on."""
         self._lock = threading.Lock()
         self._writer: RunWriter | None = None
+        self._held_runs: dict[str, str] = {}
         self._deadline = math.inf
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -171,7 +172,8 @@ class CurveSender:
                     return False
                 writer = self._connected()
                 run_id = self._run_of(spool, writer)
-                self._log(spool.target, run_id, batch.points, writer)
+                pipeline = spool.target.pipeline_run_id and self._held(spool.target.pipeline_run_id, writer)
+                writer.log_curves(run_id, pipeline, spool.target.mirror, batch.points)
                 if batch.points:
                     self._reached()
                 skipped = spool.sent.skipped + _nonfinite(batch.points)
@@ -201,7 +203,7 @@ class CurveSender:
         """The step's run; opened here, once, when MLflow was down as the step began."""
         target = spool.target
         if target.run_id is not None:
-            return target.run_id
+            return self._held(target.run_id, writer)
         if spool.sent.run_id is None:
             opened = writer.client.search_runs(
                 [writer.experiment_id], f"tags.curves = '{spool.key}'", max_results=1
@@ -210,7 +212,7 @@ class CurveSender:
                 spool.sent.run_id = str(opened[0].info.run_id)
             else:
                 tags = {
-                    "mlflow.parentRunId": target.pipeline_run_id,
+                    "mlflow.parentRunId": target.pipeline_run_id and self._held(target.pipeline_run_id, writer),
                     "recipe": target.recipe,
                     "step": target.step,
                     "fingerprint": target.fingerprint,
@@ -221,12 +223,12 @@ class CurveSender:
             spool.remember()
         return spool.sent.run_id
 
-    def _log(self, target: Target, run_id: str, points: Sequence[Point], writer: RunWriter) -> None:
-        """On the step's run and, with the prefix, on the pipeline run; system metrics would mix there."""
-        writer.log_points(run_id, points)
-        if target.pipeline_run_id is not None:
-            mirrored = [point._replace(metrics=_curves(point.metrics, target.mirror)) for point in points]
-            writer.log_points(target.pipeline_run_id, mirrored)
+    def _held(self, run_id: str, writer: RunWriter) -> str:
+        """The run with this id, or the one that was made in place of it when MLflow had lost it."""
+        if run_id not in self._held_runs:
+            run = find_run(writer.client, [writer.experiment_id], run_id)
+            self._held_runs[run_id] = str(run.info.run_id) if run else run_id
+        return self._held_runs[run_id]
 
     def _finish(self, spool: Spool, run_id: str, status: str, skipped: int, writer: RunWriter) -> None:
         writer.log(run_id, tags={SKIPPED_TAG: skipped or None})
@@ -236,10 +238,6 @@ class CurveSender:
             # of a killed process nobody knows when it ended
             writer.close_tree(run_id, status, None if status == ABANDONED else spool.written)
         spool.remove()
-
-
-def _curves(metrics: Mapping[str, float], mirror: str) -> dict[str, float]:
-    return {f"{mirror}{name}": value for name, value in metrics.items() if not name.startswith(SYSTEM)}
 
 
 def _nonfinite(points: Sequence[Point]) -> int:

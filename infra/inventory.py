@@ -118,7 +118,7 @@ class Inventory:
             [(record.key, record.etag) for record in self.commits] + [(run.key, run.etag) for run in self.runs]
         )
         commits = read_records(objects, COMMITS, seen)
-        runs = _read_runs(objects, RUNS, seen)
+        runs = read_runs(objects, RUNS, seen)
         return {
             *(record.artifact for record in commits),
             *(folder for record in commits for folder in self.inputs_of(record).values()),
@@ -210,8 +210,8 @@ def read_inventory(objects: Objects) -> Inventory:
         root=objects.root,
         commits=commits,
         history=history,
-        runs=_read_runs(objects, RUNS),
-        heads=_read_runs(objects, HEADS),
+        runs=read_runs(objects, RUNS),
+        heads=read_runs(objects, HEADS),
         pins=dict(read_pins(objects)),
     )
 
@@ -232,7 +232,8 @@ def read_records(
     return tuple(record for record in in_order(read, listed, WORKERS) if record is not None)
 
 
-def _read_runs(objects: Objects, prefix: str, seen: Seen = frozenset()) -> tuple[Run, ...]:
+def read_runs(objects: Objects, prefix: str, seen: Seen = frozenset()) -> tuple[Run, ...]:
+    """The records of flow runs (`RUNS`) or heads (`HEADS`) that were not `seen`. Raises `StoreError`."""
     listed = (stored for stored in objects.find(prefix) if (stored.key, stored.etag) not in seen)
 
     def read(stored: Stored) -> Run | None:

@@ -1,21 +1,24 @@
 """The lineage recorder: one MLflow run per pipeline run, a child run per step, and a table for the auditor.
 
-MLflow is a witness, never a participant: when it is down or slow the recorder says so once, sets `degraded`, and
-every later call does nothing until whoever hears from MLflow again calls `recover`; a run with such a gap says so
-in a tag. The commits of the store stay the one truth. All methods may be called from several threads at once.
+When MLflow is down or slow the recorder says so once, sets `degraded`, and every later call does nothing until
+whoever hears from MLflow again calls `recover`; a run with such a gap says so in a tag. The commits of the store
+stay the one truth, and from them `forgetting lineage --relink` makes the same records with the same recorder: that
+is what the times and run ids are for that a run which goes on need not give. All methods may be called from several
+threads at once.
 """
 
 import functools
 import json
-import logging
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-from infra.lineage_connection import absolute_uri, open_experiment, outages
+from infra.lineage_book import StepBook
+from infra.lineage_connection import absolute_uri, open_experiment
 from infra.lineage_experiment import NOTE_TAG, describe_experiment, show_metrics, view_path
-from infra.lineage_mlflow import as_tags, register_version, safe_model_name
+from infra.lineage_mlflow import as_params, as_tags, register_version, safe_model_name
 from infra.lineage_notes import (
     DESCRIPTION_CHARACTERS,
     Produced,
@@ -29,60 +32,35 @@ from infra.lineage_notes import (
     step_note,
     version_path,
 )
-from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
+from infra.lineage_outage import OutageProof, never_fails
+from infra.lineage_runs import find_run
+from infra.lineage_writer import INCOMPLETE_TAG, Point, RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
 __all__ = ["Lineage", "Produced", "public_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+EXPERIMENT = "forgetting"
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
 
-_logger = logging.getLogger(__name__)
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
-
-def _never_fails(
-    method: Callable[Concatenate["Lineage", _P], _T], /
-) -> Callable[Concatenate["Lineage", _P], _T | None]:
-    """An outage of MLflow degrades the recorder; mistakes of the caller still raise."""
-
-    @functools.wraps(method)
-    def recorded(self: "Lineage", /, *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        if self.degraded is not None:
-            return None
-        try:
-            return method(self, *args, **kwargs)
-        except outages() as error:
-            self._degrade(error)
-            return None
-
-    return recorded
-
-
-class Lineage:
-    """Records one pipeline run. Made by `Lineage.start`; ended by `finish`, once."""
+class Lineage(OutageProof):
+    """Records one pipeline run. Made by `Lineage.start` or `Lineage.resume`; ended by `finish`, once."""
 
     def __init__(self, tracking_uri: str, recipe: str) -> None:
-        self.tracking_uri = absolute_uri(tracking_uri)
+        super().__init__(absolute_uri(tracking_uri))
         self.recipe = recipe
         self.run_id: str | None = None
         """The pipeline run; None when MLflow could not be reached."""
         self.experiment_id: str | None = None
-        self.degraded: str | None = None
-        """Why nothing is recorded at the moment; None while all is well."""
+        self.opening: dict[str, Any] = {}
+        """What `start` was told, as JSON data: enough to start the same run again."""
         self._writer: RunWriter
-        self._lock = threading.RLock()
         self._title = ""
-        self._steps: dict[str, StepRecord] = {}
-        self._open_steps: dict[str, None] = {}
-        self._missed: list[Callable[[], object]] = []
-        """What closes the steps that ended during an outage."""
-        self._gap: str | None = None
-        self._producers: dict[str, str] = {}
-        self._pipeline_inputs: set[tuple[str, str]] = set()
+        self._book = StepBook()
+        self._finish_lock = threading.Lock()
         self._finished = False
         self.closed = False
         """Whether MLflow knows how the pipeline run ended."""
@@ -97,18 +75,29 @@ class Lineage:
         variant: str = "",
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
+        started: datetime | None = None,
     ) -> "Lineage":
         """Open the pipeline run `{recipe} {variant}`; never raises for an MLflow that cannot be reached.
 
         The end of the run adds to its name how many steps ran and were cached.
         `tracking_uri` is a server (`http://…`) or an SQLite file (`sqlite:///…`), which is created when missing.
-        Params are an allow-list of the caller's making; those that are None are left out.
+        Params are an allow-list of the caller's making; those that are None are left out. `started` is now.
         """
         lineage = cls(tracking_uri, recipe)
-        lineage._open(experiment, variant, params or {}, tags or {})
+        lineage.opening = {"variant": variant, "params": as_params(params or {}), "tags": as_tags(tags or {})}
+        lineage._open(experiment, variant, params or {}, tags or {}, started or datetime.now(UTC))
         return lineage
 
-    @_never_fails
+    @classmethod
+    def resume(
+        cls, tracking_uri: str, *, experiment: str, recipe: str, run_id: str, variant: str = ""
+    ) -> "Lineage":
+        """Go on recording the pipeline run `run_id`; its steps are told again with `known_step`, or completed."""
+        lineage = cls(tracking_uri, recipe)
+        lineage._reopen(experiment, variant, run_id)
+        return lineage
+
+    @never_fails
     def start_step(
         self,
         step: str,
@@ -119,15 +108,18 @@ class Lineage:
         fingerprint: str | None = None,
         cached: bool = False,
         producer_run_id: str | None = None,
+        started: datetime | None = None,
+        run_id: str | None = None,
     ) -> str:
         """Open the child run of `step`, visible as RUNNING with its inputs, and return its id.
 
-        `producer_run_id` is the child run that produced a cached step's artifacts.
+        `producer_run_id` is what a cached step's commit calls the run that made it (`lineage_runs.run_reference`);
+        one that MLflow has lost is left out. `run_id` is a child run of this step that was left incomplete.
         """
         pipeline_run, _ = self._ids()
         inputs = _distinct(inputs)
-        with self._lock:
-            producers = {i.digest: self._producers[i.digest] for i in inputs if i.digest in self._producers}
+        producers = self._book.producers_of(inputs)
+        producer_run_id = self._held(producer_run_id)
         described = {
             **(tags or {}),
             "mlflow.parentRunId": pipeline_run,
@@ -138,7 +130,10 @@ class Lineage:
             "producer_run_id": producer_run_id,
             **_artifact_tags("input", inputs, producers),
         }
-        run_id = self._writer.create_run(step, described)
+        if run_id is None:
+            run_id = self._writer.create_run(step, described, started)
+        else:
+            self._writer.log(run_id, tags=described)
         record = StepRecord(
             step=step,
             run_id=run_id,
@@ -149,19 +144,11 @@ class Lineage:
             inputs=inputs,
             producers=producers,
         )
-        with self._lock:
-            self._steps[run_id] = record
-            self._open_steps[run_id] = None
+        self._book.open(record)
         self._writer.log_inputs(run_id, inputs, context=step, producers=producers)
-        trail = self._trail()
-        for item in inputs:
-            if item.kind == "model" and item.digest not in producers:
-                self._writer.describe_model(item, model_note(trail, item))
-        self._writer.log(run_id, params=params, tags={NOTE_TAG: step_note(trail, record)})
-        with self._lock:
-            raw = [i for i in inputs if i.digest not in producers]
-            raw = [i for i in raw if (i.name, i.digest) not in self._pipeline_inputs]
-            self._pipeline_inputs.update((i.name, i.digest) for i in raw)
+        self._describe_models([item for item in inputs if item.digest not in producers])
+        self._writer.log(run_id, params=params, tags={NOTE_TAG: step_note(self._trail(), record)})
+        raw = self._book.new_raw(inputs, producers)
         self._writer.log_inputs(pipeline_run, raw, context="pipeline", producers={})
         return run_id
 
@@ -174,32 +161,26 @@ class Lineage:
         seconds: float | None = None,
         tags: Mapping[str, object] | None = None,
         status: Status = "FINISHED",
+        ended: datetime | None = None,
     ) -> None:
         """Close a child run with what it produced. `run_id` as `start_step` returned it; `seconds` of work."""
         if run_id is None:
             return
         close = functools.partial(
-            self._close_step, run_id, _distinct(outputs), metrics or {}, seconds, tags or {}, status
+            self._close_step, run_id, _distinct(outputs), metrics or {}, seconds, tags or {}, status, ended
         )
         if close() is None:
-            with self._lock:
-                self._missed.append(close)
+            self.missed(close)
 
     def recover(self) -> None:
         """MLflow was heard from: go on recording, and close the steps that ended meanwhile. Cheap when all is well.
 
         A run that could not even be opened is not opened later; a step that began meanwhile has no record.
         """
-        with self._lock:
-            if self.degraded is None or self.run_id is None or self._finished:
-                return
-            self.degraded = None
-            missed, self._missed = self._missed, []
-        _logger.warning("MLflow at %s answers again; lineage goes on", public_uri(self.tracking_uri))
-        for close in missed:
-            close()
+        if self.run_id is not None and not self._finished:
+            self.resume_after_outage()
 
-    @_never_fails
+    @never_fails
     def _close_step(
         self,
         run_id: str,
@@ -208,19 +189,18 @@ class Lineage:
         seconds: float | None,
         tags: Mapping[str, object],
         status: Status,
+        ended: datetime | None,
     ) -> Literal[True]:
         pipeline_run, _ = self._ids()
-        record = self._steps[run_id]
+        record = self._book[run_id]
         record.outputs, record.seconds = outputs, seconds
         record.metrics = {key: float(value) for key, value in metrics.items()}
         if status != "FINISHED":
             record.state = "failed" if status == "FAILED" else "killed"
         elif record.state == "running":
             record.state = "ran"
+        self._book.made(record)
         producer = record.producer_run_id or run_id
-        with self._lock:
-            for item in outputs:
-                self._producers.setdefault(item.digest, producer)
         models = [
             self._writer.model(
                 item, name=f"{self.recipe} {record.step} {item.name}", source_run_id=producer, step=record.step
@@ -229,15 +209,13 @@ class Lineage:
             if item.kind == "model"
         ]
         self._writer.log_outputs(run_id, models)
-        trail = self._trail()
-        for item in outputs:
-            if item.kind == "model":
-                self._writer.describe_model(item, model_note(trail, item))
-        self._writer.log(run_id, metrics=record.metrics | ({} if seconds is None else {"seconds": seconds}))
-        note = step_note(trail, record)
-        self._writer.close(run_id, status, {**tags, **_artifact_tags("output", outputs, {}), NOTE_TAG: note})
-        with self._lock:
-            self._open_steps.pop(run_id, None)
+        self._describe_models(outputs)
+        values = record.metrics | ({} if seconds is None else {"seconds": seconds})
+        self._writer.log(run_id, metrics=values, at=ended)
+        note = step_note(self._trail(), record)
+        closing = {**tags, **_artifact_tags("output", outputs, {}), NOTE_TAG: note}
+        self._writer.close(run_id, status, closing, ended)
+        self._book.close(run_id)
         self._writer.log(pipeline_run, tags={NOTE_TAG: pipeline_note(self._trail(), [self._view_link()])})
         return True
 
@@ -254,6 +232,9 @@ class Lineage:
         cached: bool = False,
         producer_run_id: str | None = None,
         seconds: float | None = None,
+        started: datetime | None = None,
+        ended: datetime | None = None,
+        run_id: str | None = None,
     ) -> str | None:
         """`start_step` and `finish_step` in one, for a step that is over: a cached one above all."""
         run_id = self.start_step(
@@ -264,11 +245,28 @@ class Lineage:
             fingerprint=fingerprint,
             cached=cached,
             producer_run_id=producer_run_id,
+            started=started,
+            run_id=run_id,
         )
-        self.finish_step(run_id, outputs=outputs, metrics=metrics, seconds=seconds)
+        self.finish_step(run_id, outputs=outputs, metrics=metrics, seconds=seconds, ended=ended)
         return run_id if self.degraded is None else None
 
-    @_never_fails
+    @never_fails
+    def known_step(self, record: StepRecord) -> None:
+        """A step of a resumed pipeline run that is recorded already: told again for what others say of it."""
+        record.inputs, record.outputs = _distinct(record.inputs), _distinct(record.outputs)
+        record.producers = self._book.producers_of(record.inputs)
+        self._book.made(record)
+        for item in (*record.inputs, *record.outputs):
+            if item.kind == "model":
+                self._writer.model(item, name=item.name, source_run_id=self._book.producer(item.digest))
+
+    @never_fails
+    def curves(self, run_id: str, points: Sequence[Point], mirror: str) -> None:
+        """Points of a step's curves at once; those of a run that goes on are sent by `infra.curves`."""
+        self._writer.log_curves(run_id, self.run_id, mirror, points)
+
+    @never_fails
     def finish(
         self,
         status: Status,
@@ -278,39 +276,40 @@ class Lineage:
         final_model: Produced | None = None,
         model_tags: Mapping[str, object] | None = None,
         summary: Mapping[str, Any] | None = None,
+        ended: datetime | None = None,
+        current: bool = True,
     ) -> None:
         """Close the pipeline run; steps still open get its status. A second call does nothing.
 
-        `final_model` becomes the run's output and, in a finished run, the current version of the registered model
-        named after the recipe, with `model_tags` (ρ). `headline` names the metrics that are columns of the
-        experiment's page. `summary` is JSON data for `lineage.json`.
+        `final_model` becomes the run's output and, in a finished run, a version of the registered model named after
+        the recipe, with `model_tags` (ρ); the `current` one, unless a later run has ended already. `headline` names
+        the metrics that are columns of the experiment's page. `summary` is JSON data for `lineage.json`.
         """
         values = {key: float(value) for key, value in (metrics or {}).items()}
-        with self._lock:
+        with self._finish_lock:
             if self._finished:
                 return
             self._finished = True
-            open_steps = list(self._open_steps)
         pipeline_run, experiment_id = self._ids()
-        for run_id in open_steps:
+        for run_id in self._book.open_steps:
             self.finish_step(run_id, status=status)
-        model = self._final_model(final_model, model_tags or {}, registered=status == "FINISHED")
-        self._writer.log(pipeline_run, metrics=values)
+        model = self._final_model(final_model, model_tags or {}, current, registered=status == "FINISHED")
+        self._writer.log(pipeline_run, metrics=values, at=ended)
         show_metrics(self._writer.client, experiment_id, headline)
         trail = self._trail()
-        tags = {
+        closing = {
             NOTE_TAG: pipeline_note(trail, [*self._model_links(model), self._view_link()]),
             "mlflow.runName": f"{self._title} · {trail.counts()}" if trail.steps else None,
-            INCOMPLETE_TAG: self._gap,
+            INCOMPLETE_TAG: self.gap,
         }
-        self._writer.close(pipeline_run, status, tags)
+        self._writer.close(pipeline_run, status, closing, ended)
         self.closed = True
         document = {
             "experiment_id": self.experiment_id,
             "run_id": pipeline_run,
             "recipe": self.recipe,
             "status": status,
-            "steps": [record.as_json() for record in list(self._steps.values())],
+            "steps": self._book.as_json(),
             "metrics": values,
             "final_model": model,
             "summary": dict(summary or {}),
@@ -319,7 +318,7 @@ class Lineage:
         text = json.dumps(public_data(document), indent=2, ensure_ascii=False, allow_nan=False)
         self._writer.client.log_text(pipeline_run, text + "\n", "lineage.json")
 
-    @_never_fails
+    @never_fails
     def log_text(self, name: str, text: str) -> None:
         """Make `text` the file `name` among the pipeline run's artifacts; also after `finish`."""
         pipeline_run, _ = self._ids()
@@ -340,43 +339,49 @@ class Lineage:
         backend = shlex.quote(public_uri(self.tracking_uri))
         return f"{program('mlflow')} ui --backend-store-uri {backend} --port 5000  # then open {self.ui_link()}"
 
-    @_never_fails
+    @never_fails
     def _open(
-        self, experiment: str, variant: str, params: Mapping[str, object], tags: Mapping[str, object]
+        self,
+        experiment: str,
+        variant: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+        started: datetime,
     ) -> None:
         client, self.experiment_id = open_experiment(self.tracking_uri, experiment)
         self._writer = RunWriter(client, self.experiment_id, self.recipe)
         describe_experiment(client, self.experiment_id)
-        self._title = public_text(f"{self.recipe} {variant}".strip())
+        self._title = _title(self.recipe, variant)
         described = {**tags, "recipe": self.recipe, "step": "pipeline"}
-        run_id = self._writer.create_run(self._title, described)
+        run_id = self._writer.create_run(self._title, described, started)
         self._writer.log(run_id, params=params)
         self.run_id = run_id
 
-    def _degrade(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {public_text(' '.join(str(error).split()))[:500]}"
-        with self._lock:
-            if self.degraded is not None:
-                return
-            self.degraded = self._gap = reason
-        _logger.warning(
-            "MLflow at %s failed; the run goes on without lineage: %s",
-            public_uri(self.tracking_uri),
-            reason,
-        )
+    @never_fails
+    def _reopen(self, experiment: str, variant: str, run_id: str) -> None:
+        client, self.experiment_id = open_experiment(self.tracking_uri, experiment)
+        self._writer = RunWriter(client, self.experiment_id, self.recipe)
+        self._title = _title(self.recipe, variant)
+        self.run_id = run_id
+
+    def _held(self, reference: str | None) -> str | None:
+        """The run that `reference` means today, if MLflow has one."""
+        _, experiment_id = self._ids()
+        run = find_run(self._writer.client, [experiment_id], reference) if reference else None
+        return str(run.info.run_id) if run else None
 
     def _ids(self) -> tuple[str, str]:
         assert self.run_id is not None and self.experiment_id is not None, "not started"
         return self.run_id, self.experiment_id
 
     def _final_model(
-        self, item: Produced | None, tags: Mapping[str, object], *, registered: bool
+        self, item: Produced | None, tags: Mapping[str, object], current: bool, *, registered: bool
     ) -> dict[str, Any] | None:
         if item is None:
             return None
         pipeline_run, _ = self._ids()
         item = item.public()
-        producer = self._producers.get(item.digest, pipeline_run)
+        producer = self._book.producer(item.digest) or pipeline_run
         name = f"{self.recipe} {item.name}"
         model_id = self._writer.model(item, name=name, source_run_id=producer)
         self._writer.log_outputs(pipeline_run, [model_id])
@@ -389,6 +394,7 @@ class Lineage:
                 run_id=producer,
                 tags=as_tags({**tags, "digest": item.digest, "uri": item.uri}),
                 alias=CURRENT_ALIAS,
+                current=current,
                 description=model_note(self._trail(), item, DESCRIPTION_CHARACTERS),
             )
             self._writer.log(pipeline_run, tags={"model_version": version})
@@ -396,9 +402,13 @@ class Lineage:
 
     def _trail(self) -> Trail:
         run_id, experiment_id = self._ids()
-        with self._lock:
-            steps = list(self._steps.values())
-        return Trail(experiment_id, run_id, self._title, steps, dict(self._writer.models))
+        return Trail(experiment_id, run_id, self._title, self._book.steps, dict(self._writer.models))
+
+    def _describe_models(self, items: Sequence[Produced]) -> None:
+        """Those that were met before, and have no description yet."""
+        for item in items:
+            if item.kind == "model":
+                self._writer.describe_model(item, model_note(self._trail(), item))
 
     def _view_link(self) -> str:
         _, experiment_id = self._ids()
@@ -414,6 +424,10 @@ class Lineage:
             path = version_path(name, model["version"])
             links.append(f"[{escape_markdown(name)} version {model['version']}]({path})")
         return links
+
+
+def _title(recipe: str, variant: str) -> str:
+    return public_text(f"{recipe} {variant}".strip())
 
 
 def _distinct(items: Sequence[Produced]) -> list[Produced]:

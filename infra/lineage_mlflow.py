@@ -118,9 +118,10 @@ def register_version(
     run_id: str,
     tags: Mapping[str, str],
     alias: str,
+    current: bool,
     description: str,
 ) -> str:
-    """Version of the registered model `name` made of `model_id`, with `alias` moved onto it.
+    """Version of the registered model `name` made of `model_id`, with `alias` moved onto it when it is `current`.
 
     A version with the same digest and the same `tags` is taken again, so a cached run adds none.
     """
@@ -148,7 +149,8 @@ def register_version(
                 model_id=model_id,
             )
         version = str(made.version)
-    client.set_registered_model_alias(name, alias, version)
+    if current:
+        client.set_registered_model_alias(name, alias, version)
     return version
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from infra.lineage_experiment import NOTE_TAG
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 ENTITIES_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
+SYSTEM = "system/"
+"""Before the names of the machine's metrics, which MLflow shows on a page of their own."""
 SKIPPED_TAG = "nonfinite_metrics_skipped"
 INCOMPLETE_TAG = "lineage_incomplete"
 """Why steps may be missing from a pipeline run; the store's commits have them."""
@@ -47,9 +50,11 @@ class RunWriter:
         self.models: dict[str, str] = {}
         """Digest of each model met so far -> its id."""
 
-    def create_run(self, name: str, tags: Mapping[str, object]) -> str:
-        """A new RUNNING run; returns its id."""
-        run = self.client.create_run(self.experiment_id, tags=as_tags(tags), run_name=public_text(name))
+    def create_run(self, name: str, tags: Mapping[str, object], started: datetime | None = None) -> str:
+        """A new RUNNING run, started now unless told otherwise; returns its id."""
+        run = self.client.create_run(
+            self.experiment_id, _milliseconds(started), as_tags(tags), run_name=public_text(name)
+        )
         return str(run.info.run_id)
 
     def log(
@@ -59,12 +64,16 @@ class RunWriter:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
+        at: datetime | None = None,
     ) -> None:
-        """Log in as few batches as MLflow allows. None values of params and tags are left out."""
+        """Log in as few batches as MLflow allows. None values of params and tags are left out.
+
+        The metrics are those of the moment `at`, which is now unless told otherwise.
+        """
         from mlflow.entities import Param, RunTag
 
         if metrics:
-            self.log_points(run_id, [Point(0, metrics, int(time.time() * 1000))])
+            self.log_points(run_id, [Point(0, metrics, _milliseconds(at) or int(time.time() * 1000))])
         param_rows = [Param(key, value) for key, value in as_params(params or {}).items()]
         tag_rows = [RunTag(key, value) for key, value in as_tags(tags or {}).items()]
         for start in range(0, max(len(param_rows), len(tag_rows)), ENTITIES_PER_BATCH):
@@ -89,12 +98,19 @@ class RunWriter:
         for start in range(0, len(rows), METRICS_PER_BATCH):
             self.client.log_batch(run_id, rows[start : start + METRICS_PER_BATCH])
 
-    def close(self, run_id: str, status: str, tags: Mapping[str, object]) -> None:
-        """End a run with its last tags, among them how many metrics were skipped."""
+    def log_curves(self, run_id: str, pipeline_run_id: str | None, mirror: str, points: Sequence[Point]) -> None:
+        """On the step's run and, with the prefix `mirror`, on the pipeline run; system metrics would mix there."""
+        self.log_points(run_id, points)
+        if pipeline_run_id is not None:
+            mirrored = [point._replace(metrics=_mirrored(point.metrics, mirror)) for point in points]
+            self.log_points(pipeline_run_id, mirrored)
+
+    def close(self, run_id: str, status: str, tags: Mapping[str, object], ended: datetime | None = None) -> None:
+        """End a run, now unless told otherwise, with its last tags, among them how many metrics were skipped."""
         with self._lock:
             skipped = self._skipped.get(run_id, 0)
         self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status, _milliseconds(ended))
 
     def close_tree(self, run_id: str, status: str, ended: int | None) -> None:
         """End a pipeline run that MLflow still shows as running, after those of its steps that it does.
@@ -130,12 +146,15 @@ class RunWriter:
                 self.client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in models])
 
     def log_outputs(self, run_id: str, model_ids: Sequence[str]) -> None:
-        """Models that a run made. Once per run: MLflow refuses to list a model twice."""
+        """Models that a run made; those it lists already are left out, because MLflow refuses to list one twice."""
         from mlflow.entities import LoggedModelOutput
 
-        if model_ids:
-            distinct = dict.fromkeys(model_ids)
-            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0) for model_id in distinct])
+        if not model_ids:
+            return
+        listed = self.client.get_run(run_id).outputs
+        known = {item.model_id for item in listed.model_outputs} if listed else set()
+        if new := dict.fromkeys(model_id for model_id in model_ids if model_id not in known):
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0) for model_id in new])
 
     def model(self, item: Produced, *, name: str, source_run_id: str | None, step: str | None = None) -> str:
         """Id of the external model with the content of `item`; one at a time, or threads would duplicate it."""
@@ -151,3 +170,12 @@ class RunWriter:
         model_id = self.models[item.digest]
         if NOTE_TAG not in self.client.get_logged_model(model_id).tags:
             self.client.set_logged_model_tags(model_id, {NOTE_TAG: note})
+
+
+def _milliseconds(when: datetime | None) -> int | None:
+    """Since the epoch."""
+    return None if when is None else int(when.timestamp() * 1000)
+
+
+def _mirrored(metrics: Mapping[str, float], mirror: str) -> dict[str, float]:
+    return {f"{mirror}{name}": value for name, value in metrics.items() if not name.startswith(SYSTEM)}

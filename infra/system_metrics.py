@@ -12,13 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from infra.lineage_writer import Point
+from infra.lineage_writer import SYSTEM, Point
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
-PREFIX = "system/"
-"""Of the metrics that MLflow shows on a page of their own."""
 INTERVAL_SECONDS = 10.0
 
 
@@ -67,6 +65,6 @@ def _read(monitors: "list[BaseMetricsMonitor]") -> dict[str, float]:
     values: dict[str, float] = {}
     for monitor in monitors:
         monitor.collect_metrics()
-        values |= {f"{PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+        values |= {f"{SYSTEM}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
         monitor.clear_metrics()
     return values

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,6 +48,7 @@ class RunContext:
     listener: Listener
     flow_run_id: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
     used: dict[str, Any] = field(default_factory=dict)
     """Commit of each step so far: what the run record names."""
     calls: dict[str, Any] = field(default_factory=dict)
@@ -59,16 +61,23 @@ class RunContext:
         """Note in the store, at once, what this run uses: a garbage collector keeps what a run has named."""
         with self._recording:
             self.used[label] = result
-            self.store.record_run(self.flow_run_id, self.run_record(finished=False))
+            self.store.record_run(self.flow_run_id, self.run_record())
 
-    def run_record(self, *, finished: bool) -> dict[str, Any]:
-        """What a garbage collector must keep, and what the next plan compares with."""
+    def run_record(self, status: str | None = None, **ending: Any) -> dict[str, Any]:
+        """What a garbage collector must keep, the next plan compares with, and MLflow's records are made of again.
+
+        `status` is how the run ended, if it did, and `ending` what else MLflow is told then.
+        """
+        ended = {"status": status, "ended": datetime.now(UTC).isoformat(), **ending} if status else {}
         return {
+            **ended,
             "recipe": self.recipe.name,
             "flow_run_id": self.flow_run_id,
             "mlflow_run_id": self.lineage.run_id,
             "identity": identity(self.recipe),
-            "finished": finished,
+            "started": self.started.isoformat(),
+            "finished": status is not None,
+            "lineage": self.lineage.opening,
             "steps": {
                 label: {
                     "step": result.step,

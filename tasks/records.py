@@ -4,9 +4,17 @@ from typing import Any
 
 from infra.commits import Commit
 from infra.lineage import Produced
+from infra.lineage_runs import PROVENANCE_TAGS
 from infra.plan import flatten
 from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
+
+CURVES_FILE = "aux/metrics.jsonl"
+"""In a checkpoint's artifact: the curves of its training, a line per optimizer step."""
+CURVE_PREFIX = "train/"
+"""What the names in that file have before them in MLflow."""
+MODEL_INPUTS = {"base", "checkpoint", "tokenizer"}
+"""Names of the steps' inputs that are models; a commit does not tell."""
 
 
 def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
@@ -26,10 +34,30 @@ def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
     return [Produced(name, ref.kind, ref.uri, ref.digest, ref.files) for name, ref in inputs.items()]
 
 
+def inputs_of(commit: Commit) -> list[Produced]:
+    """The same of a step that has run, from its commit."""
+    return [
+        Produced(
+            name,
+            "model" if name in MODEL_INPUTS else "data",
+            item.uri or "",
+            item.digest,
+            tuple(item.files.items()),
+        )
+        for name, item in commit.inputs.items()
+    ]
+
+
 def outputs_of(result: StepResult) -> list[Produced]:
     """A step's outputs for the lineage: its parts, or else the whole."""
     named = result.parts or {"checkpoint" if result.ref.kind == "model" else result.label: result.ref}
     return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in named.items()]
+
+
+def tags_of(commit: Commit) -> dict[str, Any]:
+    """What of a commit is no input and no output: the artifact as a whole, and how it came about."""
+    told = {name: commit.provenance.get(name) for name in PROVENANCE_TAGS}
+    return {"artifact.uri": commit.uri, "artifact.digest": commit.digest, **told}
 
 
 def params_of(call: StepCall) -> dict[str, Any]:

@@ -2,19 +2,19 @@
 
 import logging
 
+from infra.lineage import Lineage
 from infra.objects import StoreError
-from tasks.context import RunContext
-from tasks.spec import StepResult
+from infra.store import Store
 
 PAGE = "report.html"
 logger = logging.getLogger(__name__)
 
 
-def show_report(context: RunContext, report: StepResult) -> None:
-    """Log the page of the step `report`, computed in this run or cached; without it the run is no less complete."""
+def show_report(store: Store, lineage: Lineage, uri: str) -> None:
+    """Log the page of the report at `uri`, computed in this run or cached; without it the run is no less complete."""
     try:
-        text = context.store.read_file(report.ref.uri, PAGE).decode()
+        text = store.read_file(uri, PAGE).decode()
     except StoreError as error:
         logger.warning("MLflow does not get the report: %s", error)
     else:
-        context.lineage.log_text(PAGE, text)
+        lineage.log_text(PAGE, text)

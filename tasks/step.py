@@ -30,11 +30,12 @@ from forgetting_core.errors import InputError
 from infra.commits import Commit
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
+from infra.lineage_runs import run_reference
 from infra.sources import Ref
 from infra.staging import ArtifactMissingError
 from tasks.computation import compute_and_commit
 from tasks.context import CURRENT, RunContext
-from tasks.records import numbers, outputs_of, params_of, produced_of, result_of
+from tasks.records import numbers, outputs_of, params_of, produced_of, result_of, tags_of
 from tasks.source import code_changes
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
@@ -126,7 +127,6 @@ def _failure_shown(context: RunContext, call: StepCall) -> Iterator[None]:
 
 
 def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Ref], state: str) -> StepResult:
-    producer = commit.provenance.get("mlflow_run_id")
     result = replace(result_of(call, commit, state), code_changes=code_changes(call.spec, commit))
     context.lineage.step(
         call.label,
@@ -134,9 +134,10 @@ def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Re
         outputs=outputs_of(result),
         params=params_of(call),
         metrics=numbers(commit.summary),
+        tags=tags_of(commit),
         fingerprint=commit.fingerprint,
         cached=True,
-        producer_run_id=producer,
+        producer_run_id=run_reference(commit),
     )
     return _used(context, call, result)
 
@@ -168,7 +169,11 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             raise
         result = result_of(call, commit, "ran")
         context.lineage.finish_step(
-            run_id, outputs=outputs_of(result), metrics=numbers(commit.summary), seconds=result.seconds
+            run_id,
+            outputs=outputs_of(result),
+            metrics=numbers(commit.summary),
+            seconds=result.seconds,
+            tags=tags_of(commit),
         )
         return _used(context, call, result)
 

@@ -102,13 +102,13 @@ def test_server_killed_in_mid_run_degrades_and_the_run_goes_on(server, caplog):
     )
     run_id = lineage.start_step("forget")
     server.kill()
-    with caplog.at_level(logging.WARNING, logger="infra.lineage"):
+    with caplog.at_level(logging.WARNING, logger="infra.lineage_outage"):
         lineage.finish_step(run_id, outputs=[produced("checkpoint", "model", "/models/c")])
         assert lineage.start_step("evaluate[forget]") is None
         lineage.finish("FAILED", summary={"error": "x"})
     assert lineage.degraded is not None
     assert SECRET not in lineage.degraded
-    assert len([entry for entry in caplog.records if entry.name == "infra.lineage"]) == 1
+    assert len([entry for entry in caplog.records if entry.name == "infra.lineage_outage"]) == 1
     assert SECRET not in caplog.text
 
     later = Lineage.start(server.uri, experiment="forgetting", recipe="killed")

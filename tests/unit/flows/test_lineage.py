@@ -3,151 +3,14 @@
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
-from flows.cli import main
-from infra.commits import Commit, Input
-from infra.lineage import Lineage, Produced
-from infra.store import Store, open_store
+from infra.store import open_store
 from tests.stores import make_step, write_files
-
-RAW = Input(digest=hashlib.sha256(b"raw").hexdigest(), uri="/data/rows.jsonl")
-BASE = Input(digest=hashlib.sha256(b"base").hexdigest(), uri="hf://org/base@abc")
-WALKED = ["forget", "partition", "score[reference]", "reference", "score[base]", "split"]
-
-
-@dataclass
-class World:
-    """A store, its commits by label, and the MLflow that recorded them."""
-
-    root: Path
-    commits: dict[str, Commit]
-    tracking_uri: str
-
-    def path(self, label: str, file: str) -> Path:
-        """A file of a step's artifact."""
-        return self.root / self.commits[label].artifact / file
-
-    def record(self, label: str) -> Path:
-        """The file of a step's commit."""
-        commit = self.commits[label]
-        return self.root / f"v1/commits/{commit.step}/{commit.fingerprint}.json"
-
-    def edit(self, label: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Alter a commit."""
-        data = json.loads(self.record(label).read_bytes())
-        change(data)
-        self.record(label).write_text(json.dumps(data))
-
-    def client(self) -> MlflowClient:
-        """MLflow's own client."""
-        return MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
-
-
-@dataclass
-class Result:
-    status: int
-    output: str
-    errors: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.output)
-
-    @property
-    def faults(self) -> list[tuple[str, str, str, str]]:
-        return [(item["uri"], item["file"], item["expected"], item["found"]) for item in self.document["faults"]]
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("lineage")
-    store = open_store(str(folder / "store"))
-    commits = _pipeline(store, folder)
-    world = World(folder / "store", commits, f"sqlite:///{folder / 'mlflow.db'}")
-    _record(world)
-    return world
-
-
-def _pipeline(store: Store, folder: Path) -> dict[str, Commit]:
-    def out(name: str) -> Path:
-        return write_files(folder / name, {f"{name}.bin": name.encode(), "aux/times.json": b"12:00"})
-
-    def part(commit: Commit, name: str) -> Input:
-        return Input(digest=commit.outputs[name].digest, uri=commit.output_uri(name))
-
-    rows = write_files(folder / "split", {"train/0.parquet": b"train", "reference/0.parquet": b"reference"})
-    split = make_step(store, rows, "split", {"train": RAW, "tokenizer": BASE})
-    train = part(split, "train")
-    reference = make_step(store, out("reference"), "reference", {"base": BASE, "data": part(split, "reference")})
-    scores = {
-        "loss_base": make_step(store, out("base"), "score", {"base": BASE, "data": train}, label="score[base]"),
-        "loss_reference": make_step(
-            store, out("scores"), "score", {"checkpoint": reference, "data": train}, label="score[reference]"
-        ),
-    }
-    config = {"partition": {"rho": "0.7"}}
-    partition = make_step(store, out("labels"), "partition", scores, config=config)
-    forget = make_step(store, out("model"), "forget", {"base": BASE, "data": train, "token_labels": partition})
-    made = (split, reference, *scores.values(), partition, forget)
-    return {str(commit.provenance["label"]): commit for commit in made}
-
-
-def _record(world: World) -> None:
-    """What a run would have told MLflow; the commits name their runs and where they ran."""
-    lineage = Lineage.start(world.tracking_uri, experiment="forgetting", recipe="demo")
-    for label, commit in world.commits.items():
-        parts = {name: (commit.output_uri(name), output.digest) for name, output in commit.outputs.items()}
-        made = parts or {label: (commit.uri, commit.digest)}
-        kind = "model" if commit.step in ("forget", "reference") else "data"
-        run_id = lineage.step(
-            label,
-            inputs=[Produced(name, "data", item.uri or "", item.digest) for name, item in commit.inputs.items()],
-            outputs=[Produced(name, kind, *place) for name, place in made.items()],
-            fingerprint=commit.fingerprint,
-        )
-        known = {"mlflow_run_id": run_id, "git_commit": "c0ffee" * 6, "host": "node7", "started": "2026-01-02"}
-        world.edit(label, lambda data, known=known: data["provenance"].update(known))
-    final = world.commits["forget"]
-    model = Produced("checkpoint", "model", final.uri, final.digest)
-    lineage.finish("FINISHED", final_model=model, model_tags={"rho": "0.7"})
-    assert lineage.degraded is None
-    steps = {label: {"step": item.step, "fingerprint": item.fingerprint} for label, item in world.commits.items()}
-    open_store(str(world.root)).write_head("demo", {"recipe": "demo", "flow_run_id": "x", "steps": steps})
-
-
-@pytest.fixture
-def world(original: World, tmp_path: Path) -> World:
-    """A copy to tamper with: a store that was moved, and a database."""
-    shutil.copytree(original.root, tmp_path / "store")
-    shutil.copyfile(original.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    return World(tmp_path / "store", original.commits, f"sqlite:///{tmp_path / 'mlflow.db'}")
-
-
-@pytest.fixture
-def lineage(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("FORGETTING_STATE_DIR", str(world.root.parent / "state"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["forgetting", "lineage", *arguments, "--store", str(world.root)])
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = capsys.readouterr()
-        return Result(int(exited.value.code or 0), captured.out, captured.err)
-
-    return run
+from tests.unit.flows.lineage_world import BASE, RAW, WALKED, Command, World
 
 
 def test_the_tree_leads_from_the_model_to_the_raw_data(lineage: Command, world: World) -> None:
@@ -161,7 +24,13 @@ def test_the_tree_leads_from_the_model_to_the_raw_data(lineage: Command, world: 
         assert label in shown.output
         assert commit.digest[:12] in shown.output
         assert commit.artifact in shown.output
-    for told in ("token_labels ← partition", "train/ of", "(shown above)", "c0ffeec0ffee", "2026-01-02 on node7"):
+    for told in (
+        "token_labels ← partition",
+        "train/ of",
+        "(shown above)",
+        "c0ffeec0ffee",
+        "2026-01-02T03:00:00+00:00 on node7",
+    ):
         assert told in shown.output
     for leaf in (RAW, BASE):
         assert f"{leaf.uri} {leaf.digest[:12]} outside the store" in shown.output
@@ -356,3 +225,28 @@ def test_what_is_ambiguous_lists_the_candidates(lineage: Command, world: World, 
     assert result.status == 2
     for commit in (twin, world.commits["forget"]):
         assert commit.artifact in result.errors
+
+
+@pytest.mark.parametrize(
+    ("name", "edited"),
+    [("git_commit", "f" * 40), ("git_dirty", True), ("host", "elsewhere"), ("started", "2020-01-01")],
+)
+def test_an_edited_provenance_contradicts_its_mlflow_run(
+    name: str, edited: object, lineage: Command, world: World
+) -> None:
+    """The provenance is part of no digest and of no fingerprint; MLflow is the witness."""
+    world.edit("partition", lambda data: data["provenance"].update({name: edited}))
+    checked = lineage("demo", "--check", "--json")
+    assert checked.status == 1
+    ((uri, file, expected, found),) = checked.faults
+    assert uri.endswith(" of partition")
+    assert (file, expected, found) == (name, str(edited), str(world.commits["partition"].provenance[name]))
+
+
+@pytest.mark.parametrize("label", ["forget", "partition"])
+def test_an_edited_digest_is_named(label: str, lineage: Command, world: World) -> None:
+    commit = world.commits[label]
+    world.edit(label, lambda data: data.update(digest="0" * 64))
+    checked = lineage(f"{world.root}/{world.commits['forget'].artifact}", "--check", "--json")
+    assert checked.status == 1
+    assert (f"{world.root}/{commit.artifact}", "", "0" * 64, commit.digest) in checked.faults
