@@ -85,21 +85,26 @@ def forgetting(
     overrides: list[str] | None = None,
     store: str | None = None,
     code_identity: CodeIdentity = "version",
+    upstream_only: bool = False,
 ) -> Outcome:
     """Run one recipe: every step that is not in the store yet.
 
-    `recipe` is the name of a built-in recipe or a YAML file, `overrides` look like `partition.rho=0.5`, `store`
-    is a folder or `s3://bucket/prefix`; with `code_identity="source"` a step whose source changed runs again.
-
     Raises `InputError` for a wrong recipe, `StepFailedError` when a step fails.
+
+    Args:
+        recipe: Name of a built-in recipe such as `demo`, or the path of a YAML file on the worker.
+        overrides: Changes of the recipe's fields, such as `partition.rho=0.5`.
+        store: A folder, or `s3://bucket/prefix`; by default the one of FORGETTING_STORE.
+        code_identity: With `source`, a step whose source code has changed runs again.
+        upstream_only: Only the steps that do not depend on ρ, such as split, reference and scores.
     """
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
-    context = open_context(loaded, settings)
+    context = open_context(loaded, settings, upstream_only=upstream_only)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
     try:
-        outcome = _walk(loaded, context, settings, code_identity)
+        outcome = _walk(loaded, context, settings, code_identity, upstream_only=upstream_only)
     except BaseException:
         try:
             context.store.record_run(context.flow_run_id, context.run_record(finished=True))
@@ -114,14 +119,14 @@ def forgetting(
     return outcome
 
 
-def open_context(recipe: Recipe, settings: Settings) -> RunContext:
+def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = False) -> RunContext:
     """Connect to the store and the lineage."""
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
         recipe=recipe.name,
-        variant=f"ρ={recipe.partition.rho}",
-        params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        variant="upstream" if upstream_only else f"ρ={recipe.partition.rho}",
+        params={} if upstream_only else {"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         tags={
             "prefect_flow_run_id": flow_run.id,
             "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
@@ -139,6 +144,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         work_dir=settings.work_dir,
         listener=LISTENER.get(),
         flow_run_id=str(flow_run.id),
+        gpu_slot=settings.gpu_slot,
         provenance={**provenance(), "prefect_flow_run_id": str(flow_run.id)},
     )
 
@@ -165,11 +171,18 @@ class PrefectWalker(RecipeSources):
         return self._tasks.setdefault(spec.name, as_task(spec))
 
 
-def _walk(recipe: Recipe, context: RunContext, settings: Settings, code_identity: CodeIdentity) -> Outcome:
+def _walk(
+    recipe: Recipe,
+    context: RunContext,
+    settings: Settings,
+    code_identity: CodeIdentity,
+    *,
+    upstream_only: bool = False,
+) -> Outcome:
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
         walker = PrefectWalker(context, settings, code_identity)
-        walk(recipe, walker)
+        walk(recipe, walker, upstream_only=upstream_only)
         try:
             return _collect(walker, context)
         except StepFailedError as error:
@@ -197,11 +210,16 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
-    """The run completed: it becomes the recipe's head, and its final model the registered one."""
+    """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     record = context.run_record(finished=True)
     context.store.record_run(context.flow_run_id, record)
-    context.store.write_head(recipe.name, record)
+    whole = "forget" in outcome.steps
+    if whole:
+        context.store.write_head(recipe.name, record)
     context.curves.drain(DRAIN_SECONDS)
+    if not whole:
+        context.lineage.finish("FINISHED")
+        return
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
     context.lineage.finish(

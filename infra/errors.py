@@ -1,5 +1,9 @@
-"""The error for what a user asks of the store and cannot have, apart from a store that fails (`StoreError`)."""
+"""Errors of `infra` for the command line, apart from a store that fails (`StoreError`)."""
 
 
 class RequestError(ValueError):
     """An id, a name or a folder is wrong; the message says which, what was expected and what to do."""
+
+
+class StackError(RuntimeError):
+    """A process of the local stack did not start, failed or would not end; the message has the end of its log."""

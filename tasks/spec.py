@@ -33,6 +33,8 @@ class StepSpec:
     part_kinds: dict[str, Kind] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     """Inputs that the step can do without."""
+    on_device: bool = False
+    """Whether it computes on `execution.device`, a GPU where there is one."""
 
 
 @dataclass(frozen=True)

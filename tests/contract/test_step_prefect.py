@@ -59,7 +59,7 @@ def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differen
 ) -> None:
     traces = tmp_path / "traces"
 
-    def dag(recipe: object, to: Any) -> None:
+    def dag(recipe: object, to: Any, *, upstream_only: bool) -> None:
         above = to.step(call(traces, 0, label="above"), {})
         to.step(call(traces, 1, label="below"), {"data": above})
         to.step(call(traces, below, label="other"), {"data": above})
