@@ -69,14 +69,25 @@ class StepFailedError(Exception):
     """A step failed; `outcome` holds what was done, `__cause__` why."""
 
     def __init__(self, label: str, outcome: Outcome) -> None:
-        super().__init__(f"{label} failed")
+        super().__init__(label)
         self.label = label
         self.outcome = outcome
+
+    def __str__(self) -> str:
+        return f"{self.label} failed: {self.__cause__}"
+
+
+def _run_name() -> str:
+    """The recipe and what is special about this run."""
+    given = flow_run.parameters
+    return " ".join(
+        [given["recipe"], *(given["overrides"] or []), *(["upstream"] if given["upstream_only"] else [])]
+    )
 
 
 @flow(
     name="forgetting",
-    flow_run_name="{recipe}",
+    flow_run_name=_run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_WAITING_STEPS),  # type: ignore[arg-type]
     persist_result=False,
 )

@@ -50,15 +50,14 @@ def pool_sweep(recipe: str, rhos: list[str], overrides: list[str] | None = None,
     values = check_sweep(recipe, rhos, given)
     with _children() as started:
 
-        def start(deployment: str, run_name: str, changes: Sequence[str]) -> FlowRun:
-            parameters = {"recipe": recipe, "overrides": list(changes), "store": store}
-            started.append(_start(deployment, run_name, parameters))
+        def start(deployment: str, changes: Sequence[str]) -> FlowRun:
+            started.append(_start(deployment, {"recipe": recipe, "overrides": list(changes), "store": store}))
             return started[-1]
 
-        upstream = _ended(start(UPSTREAM, f"{recipe} upstream", given))
+        upstream = _ended(start(UPSTREAM, given))
         if not _completed(upstream):
             raise ChildrenFailedError(f"no ρ was started, because {_account(upstream)}")
-        runs = {rho: start(RUN, f"{recipe} ρ={rho}", with_rho(given, rho)) for rho in values}
+        runs = {rho: start(RUN, with_rho(given, rho)) for rho in values}
         ended = {rho: _ended(run) for rho, run in runs.items()}
     create_markdown_artifact(_table(ended), key="sweep", description=f"{recipe}: one run per ρ")
     failed = [f"ρ = {rho}: {_account(run)}" for rho, run in ended.items() if not _completed(run)]
@@ -66,9 +65,9 @@ def pool_sweep(recipe: str, rhos: list[str], overrides: list[str] | None = None,
         raise ChildrenFailedError(f"{len(failed)} of {len(values)} runs did not complete: {'; '.join(failed)}")
 
 
-def _start(deployment: str, run_name: str, parameters: dict[str, Any]) -> FlowRun:
+def _start(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     try:
-        run = run_deployment(deployment, parameters=parameters, flow_run_name=run_name, timeout=0)
+        run = run_deployment(deployment, parameters=parameters, timeout=0)
     except ObjectNotFound:
         raise RequestError(
             f"the server has no deployment {deployment}; register it in the checkout:"
