@@ -79,10 +79,9 @@ class StepFailedError(Exception):
 
 def _run_name() -> str:
     """The recipe and what is special about this run."""
-    given = flow_run.parameters
-    return " ".join(
-        [given["recipe"], *(given["overrides"] or []), *(["upstream"] if given["upstream_only"] else [])]
-    )
+    given = flow_run.parameters  # without those left at their defaults, in a deployed run
+    upstream = ["upstream"] if given.get("upstream_only") else []
+    return " ".join([given["recipe"], *(given.get("overrides") or []), *upstream])
 
 
 @flow(
