@@ -76,6 +76,17 @@ def apply(plan: Plan) -> Iterator[str]:
         yield _line(*_ensure_automation(client, telling) if telling else _untold(client))
 
 
+def missing_of(client: SyncPrefectClient) -> list[str]:
+    """What deployments need of the server and `apply` has not made yet."""
+    pools = {pool.name for pool in client.read_work_pools()}
+    missing = [f"work pool `{name}`" for name in POOLS if name not in pools]
+    try:
+        client.read_global_concurrency_limit_by_name(GPU_SLOT)
+    except ObjectNotFound:
+        missing.append(f"concurrency limit `{GPU_SLOT}`")
+    return missing
+
+
 def crash_silent_runs() -> AutomationCore:
     """A run whose process and worker are gone would stay Running; a self-hosted server has nothing against it."""
     return AutomationCore(
@@ -218,7 +229,7 @@ def _ensure_automation(client: SyncPrefectClient, wanted: AutomationCore) -> tup
     there = found[0]
     paused = "" if there.enabled else " (paused)"
     compared = {"description", "trigger", "actions"}
-    if there.model_dump(mode="json", include=compared) == wanted.model_dump(mode="json", include=compared):
+    if there.model_dump(include=compared) == wanted.model_dump(include=compared):
         return "there", text + paused
     client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
     return "updated", text + paused

@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from infra.doctor import probe_prefect
 from infra.errors import RequestError
 from infra.setup_prefect import Plan, apply
 
@@ -18,8 +19,10 @@ def changed(plan: Plan | None = None) -> list[str]:
 
 
 def test_the_second_time_changes_nothing() -> None:
+    assert "no work pool `gpu`, no work pool `cpu`, no concurrency limit `gpu-slot`" in probe_prefect()
     assert [line.split()[0] for line in changed()] == ["created"] * 4
     assert changed() == []
+    assert "WARNING" not in probe_prefect()
 
 
 def test_what_a_person_has_tuned_stays_unless_asked_for() -> None:
