@@ -5,6 +5,7 @@ mark in its environment, so that a run whose worker was killed is found too.
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,6 +85,8 @@ def start(service: Service, folder: Path, log: Path) -> Started:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # a worker ends itself by SIGINT, which what a script starts in the background ignores
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     return Started(process.pid, _since(psutil.Process(process.pid)))
 

@@ -35,6 +35,8 @@ FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
 RUN_SECONDS = 900
 GPU_RUNS = 2
+SCHEDULER_LOOP = timedelta(seconds=60)
+"""How often the server looks for schedules whose runs it has to make."""
 
 
 @dataclass
@@ -176,7 +178,7 @@ def test_another_rho_finds_the_steps_above_cached(stack: Running, first: FlowRun
 def test_a_schedule_fires_and_a_cached_run_waits_for_no_gpu(stack: Running, first: FlowRun) -> None:
     deployment = stack.client.read_deployment_by_name("forgetting/forgetting")
     assert [schedule.active for schedule in deployment.schedules] == [False]
-    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=20))
+    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + SCHEDULER_LOOP * 1.25)
     with concurrency("gpu-slot", strict=True):
         (schedule,) = stack.client.create_deployment_schedules(deployment.id, [(soon, True)])
         stack.client.request(

@@ -54,6 +54,19 @@ def test_a_process_gets_an_allow_list_and_a_session_of_its_own(
     assert os.getsid(started.pid) == started.pid
 
 
+def test_ctrl_c_is_heard_even_by_what_a_background_script_started(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        started = start(service("print('on'); " + SLEEP), tmp_path, tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while "on" not in (tmp_path / "log").read_text():
+        time.sleep(0.05)
+    os.kill(started.pid, signal.SIGINT)
+    os.waitpid(started.pid, 0)
+    assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
+
+
 def test_one_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack_processes, "STOP_SECONDS", 0.5)
     started = start(service(STUBBORN), tmp_path, tmp_path / "log")
