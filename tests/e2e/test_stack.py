@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -200,7 +203,27 @@ def test_a_schedule_fires_and_a_cached_run_waits_for_no_gpu(stack: Running, firs
     assert set(stack.steps(run).values()) == {"Cached"}
 
 
-def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Running) -> None:
+@pytest.fixture
+def told(stack: Running) -> Iterator[list[str]]:
+    """What the team's webhook is told, once `infra.setup` has been given it."""
+    heard: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Webhook(url=f"http://127.0.0.1:{server.server_port}/").save("team", overwrite=True)
+        setup = [sys.executable, "-m", "infra.setup", "--notify", "webhook/team"]
+        subprocess.run(setup, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+        yield heard
+        server.shutdown()
+
+
+def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Running, told: list[str]) -> None:
     store = open_store(stack.environment["FORGETTING_STORE"])
     shared = ("split", "reference", "score")
     before = {step: len(list(store.commits(step))) for step in shared}
@@ -224,6 +247,8 @@ def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Ru
     assert parent.work_pool_name == "cpu"
     assert {run.work_pool_name for run in children.values()} == {"gpu"}
     assert most_at_once(list(children.values())) <= GPU_RUNS
+    until(lambda: True if len(told) == 2 else None, "the webhook is told of the child and of the sweep")
+    assert all("is Failed" in text and "forget[ignore] failed" in text for text in told)
 
 
 def most_at_once(runs: list[FlowRun]) -> int:
