@@ -79,7 +79,7 @@ class Walker(Protocol):
 
 
 def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
-    """Visit every step in an order in which inputs come first; on request only those that do not depend on ρ."""
+    """Visit every step in an order in which inputs come first; on request only as far as the scores."""
     base, tokenizer, raw, trusted, tasks = _sources(recipe, to)
     named = recipe.reference.model
     reference: Input = to.model(named, "reference.model") if named else None

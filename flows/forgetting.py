@@ -106,7 +106,7 @@ def forgetting(
         overrides: Changes of the recipe's fields, such as `partition.rho=0.5`.
         store: A folder, or `s3://bucket/prefix`; by default the one of FORGETTING_STORE.
         code_identity: With `source`, a step whose source code has changed runs again.
-        upstream_only: Only the steps that do not depend on ρ, such as split, reference and scores.
+        upstream_only: Only as far as the scores, which no ρ changes; warms the store for a sweep.
     """
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
