@@ -181,7 +181,7 @@ def test_another_rho_finds_the_steps_above_cached(stack: Running, first: FlowRun
 def test_a_schedule_fires_and_a_cached_run_waits_for_no_gpu(stack: Running, first: FlowRun) -> None:
     deployment = stack.client.read_deployment_by_name("forgetting/forgetting")
     assert [schedule.active for schedule in deployment.schedules] == [False]
-    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + SCHEDULER_LOOP * 1.25)
+    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + 1.5 * SCHEDULER_LOOP)
     with concurrency("gpu-slot", strict=True):
         (schedule,) = stack.client.create_deployment_schedules(deployment.id, [(soon, True)])
         stack.client.request(
