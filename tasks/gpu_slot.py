@@ -4,6 +4,7 @@ The limit is a global concurrency limit of the Prefect server. A step that is in
 slot, so a run in which all is cached does not wait for a busy GPU.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -17,6 +18,15 @@ ATTEMPT_SECONDS = 5.0
 """How long a stopped run may go on waiting."""
 LEASE_SECONDS = 90.0
 """After which the slot of a run that was killed is free again; renewed while the run lives."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Prefect calls every attempt that found no free slot an error, which here is only waiting."""
+    message = record.getMessage()
+    return not ("ConcurrencySlotAcquisition" in message and "TimeoutError" in message)
+
+
+logging.getLogger("prefect._internal.concurrency").addFilter(_is_news)
 
 
 @contextmanager

@@ -47,7 +47,9 @@ def test_a_step_holds_a_slot_while_it_computes(context: RunContext, tmp_path: Pa
     assert taken() == 0
 
 
-def test_a_step_waits_until_another_has_ended(context: RunContext, tmp_path: Path) -> None:
+def test_a_step_waits_until_another_has_ended(
+    context: RunContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     waits = threading.Event()
     context.listener = lambda label, message: waits.set()
     entered: list[bool] = []
@@ -63,6 +65,7 @@ def test_a_step_waits_until_another_has_ended(context: RunContext, tmp_path: Pat
         assert not entered
     thread.join(60)
     assert entered
+    assert "failed to process item" not in caplog.text
 
 
 def test_a_step_that_leaves_the_device_alone_takes_none(context: RunContext, tmp_path: Path) -> None:
