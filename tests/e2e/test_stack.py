@@ -225,13 +225,13 @@ def told(stack: Running) -> Iterator[list[str]]:
 
 def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Running, told: list[str]) -> None:
     store = open_store(stack.environment["FORGETTING_STORE"])
-    shared = ("split", "reference", "score")
+    shared = ("split", "score")
     before = {step: len(list(store.commits(step))) for step in shared}
     rhos = ["0.6", FAILS, "0.4"]
     parent = stack.finished(stack.start("sweep/sweep", recipe="nano", rhos=rhos, overrides=["split.seed=7"]))
 
     made = {step: len(list(store.commits(step))) - before[step] for step in shared}
-    assert made == {"split": 1, "reference": 1, "score": 2}
+    assert made == {"split": 1, "score": 2}
     of_parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]))
     children = {run.name: run for run in stack.client.read_flow_runs(flow_run_filter=of_parent)}
     assert {name: run.state_name for name, run in children.items()} == {
