@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import artifacts
+from flows import artifacts, stack
 from flows.json_output import print_json
 from flows.options import JsonOption, StoreOption
 from flows.recipes import find_recipe
@@ -28,6 +28,7 @@ app = typer.Typer(
 RecipeArgument = Annotated[str, typer.Argument(help="A built-in recipe (such as `demo`) or a YAML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a field: `partition.rho=0.5`.")]
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(stack.app, name="stack")
 
 
 CodeIdentityOption = Annotated[
@@ -207,6 +208,7 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """The console script: errors that a user can mend are one message and exit status 2."""
+    from infra.errors import RequestError, StackError
     from infra.objects import StoreError
     from infra.settings import SettingError
     from infra.sources import SourceError
@@ -215,7 +217,7 @@ def main() -> None:
         app()
     except (InputError, RequestError, SourceError, SettingError) as error:
         _fail(error, 2)
-    except (StoreError, TrackingError) as error:
+    except (StoreError, TrackingError, StackError) as error:
         _fail(error, 1)
 
 

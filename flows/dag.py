@@ -80,8 +80,8 @@ class Walker(Protocol):
         """The local benchmark files that `evaluate.tasks` read."""
 
 
-def walk(recipe: Recipe, to: Walker) -> None:
-    """Visit every step in an order in which inputs come first."""
+def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
+    """Visit every step in an order in which inputs come first; on request only as far as the scores."""
     base, tokenizer, raw, trusted, tasks = _sources(recipe, to)
     named = recipe.reference.model
     reference: Input = to.model(named, "reference.model") if named else None
@@ -103,6 +103,9 @@ def walk(recipe: Recipe, to: Walker) -> None:
     loss_reference = to.step(
         StepCall("score[reference]", SCORE, score), {"base": base, "checkpoint": reference, "data": train}
     )
+    if upstream_only:
+        return
+
     token_labels = to.step(
         StepCall("partition", PARTITION, {"partition": recipe.partition}),
         {"loss_base": loss_base, "loss_reference": loss_reference},

@@ -70,14 +70,24 @@ class StepFailedError(Exception):
     """A step failed; `outcome` holds what was done, `__cause__` why."""
 
     def __init__(self, label: str, outcome: Outcome) -> None:
-        super().__init__(f"{label} failed")
+        super().__init__(label)
         self.label = label
         self.outcome = outcome
+
+    def __str__(self) -> str:
+        return f"{self.label} failed: {self.__cause__}"
+
+
+def _run_name() -> str:
+    """The recipe and what is special about this run."""
+    given = flow_run.parameters  # without those left at their defaults, in a deployed run
+    upstream = ["upstream"] if given.get("upstream_only") else []
+    return " ".join([given["recipe"], *(given.get("overrides") or []), *upstream])
 
 
 @flow(
     name="forgetting",
-    flow_run_name="{recipe}",
+    flow_run_name=_run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_WAITING_STEPS),  # type: ignore[arg-type]
     persist_result=False,
 )
@@ -86,21 +96,26 @@ def forgetting(
     overrides: list[str] | None = None,
     store: str | None = None,
     code_identity: CodeIdentity = "version",
+    upstream_only: bool = False,
 ) -> Outcome:
     """Run one recipe: every step that is not in the store yet.
 
-    `recipe` is the name of a built-in recipe or a YAML file, `overrides` look like `partition.rho=0.5`, `store`
-    is a folder or `s3://bucket/prefix`; with `code_identity="source"` a step whose source changed runs again.
-
     Raises `InputError` for a wrong recipe, `StepFailedError` when a step fails.
+
+    Args:
+        recipe: Name of a built-in recipe such as `demo`, or the path of a YAML file on the worker.
+        overrides: Changes of the recipe's fields, such as `partition.rho=0.5`.
+        store: A folder, or `s3://bucket/prefix`; by default the one of FORGETTING_STORE.
+        code_identity: With `source`, a step whose source code has changed runs again.
+        upstream_only: Only as far as the scores, which no ρ changes; warms the store for a sweep.
     """
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
-    context = open_context(loaded, settings)
+    context = open_context(loaded, settings, upstream_only=upstream_only)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
     try:
-        outcome = _walk(loaded, context, settings, code_identity)
+        outcome = _walk(loaded, context, settings, code_identity, upstream_only=upstream_only)
     except BaseException:
         try:
             context.store.record_run(context.flow_run_id, context.run_record("FAILED"))
@@ -121,15 +136,15 @@ def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described
     context.curves.end(status, recorded=context.lineage.closed)
 
 
-def open_context(recipe: Recipe, settings: Settings) -> RunContext:
+def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = False) -> RunContext:
     """Connect to the store and the lineage."""
     made_by = provenance()
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
         recipe=recipe.name,
-        variant=f"ρ={recipe.partition.rho}",
-        params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        variant="upstream" if upstream_only else f"ρ={recipe.partition.rho}",
+        params={} if upstream_only else {"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         tags={
             "mlflow.source.name": f"forgetting run {recipe.name}",
             "mlflow.source.git.commit": made_by["git_commit"],
@@ -154,6 +169,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         work_dir=settings.work_dir,
         listener=LISTENER.get(),
         flow_run_id=str(flow_run.id),
+        gpu_slot=settings.gpu_slot,
         provenance={**made_by, "prefect_flow_run_id": str(flow_run.id)},
     )
 
@@ -180,11 +196,18 @@ class PrefectWalker(RecipeSources):
         return self._tasks.setdefault(spec.name, as_task(spec))
 
 
-def _walk(recipe: Recipe, context: RunContext, settings: Settings, code_identity: CodeIdentity) -> Outcome:
+def _walk(
+    recipe: Recipe,
+    context: RunContext,
+    settings: Settings,
+    code_identity: CodeIdentity,
+    *,
+    upstream_only: bool = False,
+) -> Outcome:
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
         walker = PrefectWalker(context, settings, code_identity)
-        walk(recipe, walker)
+        walk(recipe, walker, upstream_only=upstream_only)
         try:
             return _collect(walker, context)
         except StepFailedError as error:
@@ -212,7 +235,7 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
 
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
-    """The run completed: it becomes the recipe's head, and its final model the registered one."""
+    """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     states = [result.state for result in outcome.steps.values()]
     values = numbers(outcome.metrics)
     headline = [name for name in values if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)]
@@ -221,6 +244,10 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
         "steps_ran": float(states.count("ran")),
         "steps_cached": float(states.count("cached")),
     }
+    if "forget" not in outcome.steps:
+        context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
+        _end(context, "FINISHED", metrics=metrics)
+        return
     model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
     record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)

@@ -71,7 +71,7 @@ def check_sweep(recipe: str, rhos: Sequence[str], overrides: Sequence[str]) -> l
         if override.partition("=")[0].strip() == SWEPT:
             raise InputError(f"--set {override}: a sweep sets {SWEPT} itself; list the values in --rho")
     for rho in values:
-        load_recipe(find_recipe(recipe), _with_rho(overrides, rho))
+        load_recipe(find_recipe(recipe), with_rho(overrides, rho))
     return values
 
 
@@ -112,7 +112,7 @@ def _run_one(outcome: SweepOutcome, recipe: str, rho: str, overrides: Sequence[s
     token = LAUNCHED.set(remember)
     run = forgetting.with_options(flow_run_name=f"{recipe} ρ={rho}")
     try:
-        outcome.runs[rho] = run(recipe, _with_rho(overrides, rho), store)
+        outcome.runs[rho] = run(recipe, with_rho(overrides, rho), store)
     except (InputError, SourceError):
         raise  # not from a step: the recipe is wrong for every ρ alike
     except Exception as error:
@@ -122,5 +122,6 @@ def _run_one(outcome: SweepOutcome, recipe: str, rho: str, overrides: Sequence[s
     return any(launcher.stopping.is_set() for launcher in launchers)
 
 
-def _with_rho(overrides: Sequence[str], rho: str) -> list[str]:
+def with_rho(overrides: Sequence[str], rho: str) -> list[str]:
+    """The overrides of one run of a sweep."""
     return [*overrides, f'{SWEPT}="{rho}"']

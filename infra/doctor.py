@@ -42,10 +42,14 @@ def probe_prefect() -> str:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
+    from infra.setup_prefect import missing_of
+
     if not PREFECT_API_URL.value():
         return f"prefect {prefect.__version__}; PREFECT_API_URL is not set: runs use an embedded server"
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
         if error is not None:
             raise error
-        return f"{PREFECT_API_URL.value()}: server {client.api_version()} answers"
+        text = f"{PREFECT_API_URL.value()}: server {client.api_version()} answers"
+        missing = missing_of(client)
+        return f"{text}; WARNING: no {', no '.join(missing)} there: python -m infra.setup" if missing else text

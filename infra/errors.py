@@ -1,4 +1,4 @@
-"""The errors for what a user asks and cannot have, apart from a store that fails (`StoreError`)."""
+"""Errors of `infra` for the command line, apart from a store that fails (`StoreError`)."""
 
 
 class RequestError(ValueError):
@@ -7,3 +7,7 @@ class RequestError(ValueError):
 
 class TrackingError(RuntimeError):
     """MLflow could not be read or written by a command that is about MLflow; the message says where and why."""
+
+
+class StackError(RuntimeError):
+    """A process of the local stack did not start, failed or would not end; the message has the end of its log."""

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
@@ -58,15 +59,22 @@ class Launcher:
         """Held while a child starts, so that `stop` misses none"""
         self.stopping = threading.Event()
 
-    def run(self, target: Target, job: Any, on_message: Callable[[Message], None]) -> Any:
+    def run(
+        self,
+        target: Target,
+        job: Any,
+        on_message: Callable[[Message], None],
+        within: AbstractContextManager[None] | None = None,
+    ) -> Any:
         """`target(job, channel)` in a child; its result, or its exception raised here.
 
-        The first message, `{"kind": "start"}`, comes when a slot is free.
+        The first message, `{"kind": "start"}`, comes when a slot is free and `within`, which lasts as long as the
+        child, is entered.
 
         `target` is a module-level function and `job` picklable. Raises `ChildDiedError` when the child ends without
         either, `StoppedError` when `stop` was called before it began.
         """
-        with self._slots:
+        with self._slots, within or contextlib.nullcontext():
             on_message({"kind": "start"})
             receiver, sender = self._context.Pipe(duplex=False)
             child = self._context.Process(target=_main, args=(target, job, sender))

@@ -14,6 +14,7 @@ STATE_DIR_VARIABLE = "FORGETTING_STATE_DIR"
 STORE_VARIABLE = "FORGETTING_STORE"
 LEASE_TTL_VARIABLE = "FORGETTING_LEASE_TTL"
 LEASE_TTL_SECONDS = 60.0
+GPU_SLOT_VARIABLE = "FORGETTING_GPU_SLOT"
 
 
 class SettingError(ValueError):
@@ -31,6 +32,8 @@ class Settings:
     work_dir: Path
     lease_ttl: float
     """Seconds after which the work of a run that shows no sign of life is taken over; 0: no leases."""
+    gpu_slot: str | None
+    """Global concurrency limit of the Prefect server that work on the device is done under; set by deployments."""
 
     @classmethod
     def from_environment(cls, *, store: str | None = None, work_dir: str | None = None) -> "Settings":
@@ -51,6 +54,7 @@ class Settings:
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
             work_dir=Path(work_dir).resolve() if work_dir else state_dir / "work",
             lease_ttl=_lease_ttl(),
+            gpu_slot=os.environ.get(GPU_SLOT_VARIABLE) or None,
         )
 
     @property
@@ -64,6 +68,8 @@ class Settings:
             "PREFECT_HOME": str(self.state_dir / "prefect"),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # a team's server takes a run for dead that has been silent for 90 s (infra/setup_prefect.py)
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # the command line reports failures itself, without three tracebacks for each
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
             # waiting threads that spin make a busy machine ten times slower

@@ -15,6 +15,7 @@ from infra.sources import Ref
 from tasks.child import Job, run_job
 from tasks.context import RunContext
 from tasks.facts import run_facts
+from tasks.gpu_slot import gpu_slot
 from tasks.source import step_source
 from tasks.spec import StepCall, StepSpec
 from tasks.watch import Watch
@@ -54,7 +55,7 @@ def compute_and_commit(
         )
         try:
             with Watch(context, call, fingerprint, run_id) as watch:
-                summary = context.launcher.run(run_job, job, watch)
+                summary = context.launcher.run(run_job, job, watch, within=gpu_slot(context, call))
         except Interrupted:
             # Prefect would take a BaseException for a crash and hide it
             raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None

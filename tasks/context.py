@@ -47,6 +47,8 @@ class RunContext:
     work_dir: Path
     listener: Listener
     flow_run_id: str
+    gpu_slot: str | None = None
+    """Global concurrency limit of the Prefect server that work on the device is done under."""
     provenance: dict[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     used: dict[str, Any] = field(default_factory=dict)

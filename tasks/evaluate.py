@@ -23,4 +23,6 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-EVALUATE = StepSpec("evaluate", version=1, compute=compute, optional=("checkpoint", "validation", "tasks"))
+EVALUATE = StepSpec(
+    "evaluate", version=1, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
+)

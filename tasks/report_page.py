@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def show_report(store: Store, lineage: Lineage, uri: str) -> None:
-    """Log the page of the report at `uri`, computed in this run or cached; without it the run is no less complete."""
+    """Log the page of the report at `uri`, of this run or cached; without it the run is no less complete."""
     try:
         text = store.read_file(uri, PAGE).decode()
     except StoreError as error:

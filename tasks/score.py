@@ -22,4 +22,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",))
+SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",), on_device=True)

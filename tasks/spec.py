@@ -35,6 +35,8 @@ class StepSpec:
     """Inputs that the step can do without."""
     about_run: bool = False
     """Whether the computation is told about the run that it is in: `Job.facts`."""
+    on_device: bool = False
+    """Whether it computes on `execution.device`, a GPU where there is one."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Steps as Prefect runs them: the state `Cached`, Prefect's own ways to ask for a refresh, and a second walk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 import flows.forgetting
 from flows.forgetting import _walk
@@ -17,11 +15,7 @@ from tasks.context import CURRENT, RunContext
 from tasks.step import as_task
 from tests.racing import TRACE, call, computations, open_context
 
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def begin(tmp_path: Path) -> RunContext:
@@ -59,7 +53,7 @@ def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differen
 ) -> None:
     traces = tmp_path / "traces"
 
-    def dag(recipe: object, to: Any) -> None:
+    def dag(recipe: object, to: Any, *, upstream_only: bool) -> None:
         above = to.step(call(traces, 0, label="above"), {})
         to.step(call(traces, 1, label="below"), {"data": above})
         to.step(call(traces, below, label="other"), {"data": above})

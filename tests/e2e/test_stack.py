@@ -1,0 +1,280 @@
+"""The local team stack as a user has it: up, deployed runs, a schedule, a sweep, a dead worker, down."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.concurrency.sync import concurrency
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
+
+from infra.stack_processes import MARK
+from infra.store import open_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+PROJECT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "stack"]
+PROCESSES = {"seaweedfs", "mlflow", "prefect", "gpu-worker", "cpu-worker"}
+SEES_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+FAILS = "0"
+"""No positive token: nothing to train the baseline `ignore` on."""
+RUN_SECONDS = 900
+GPU_RUNS = 2
+SCHEDULER_LOOP = timedelta(seconds=60)
+"""How often the server looks for schedules whose runs it has to make."""
+
+
+@dataclass
+class Running:
+    """The stack of this module."""
+
+    folder: Path
+    environment: dict[str, str]
+    client: SyncPrefectClient
+
+    def cli(self, *arguments: str, status: int = 0) -> str:
+        return command(self.folder, *arguments, status=status)
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        document = json.loads(subprocess.run(line(self.folder, "status", "--json"), capture_output=True).stdout)
+        return {item["name"]: item for item in document["processes"]}
+
+    def start(self, deployment: str, **parameters: Any) -> FlowRun:
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled())
+
+    def finished(self, run: FlowRun) -> FlowRun:
+        def over() -> FlowRun | None:
+            now = self.client.read_flow_run(run.id)
+            return now if now.state and now.state.is_final() else None
+
+        return until(over, f"{run.name} ends")
+
+    def steps(self, run: FlowRun) -> dict[str, str]:
+        """{step: name of its task run's state}"""
+        of_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+        found = self.client.read_task_runs(flow_run_filter=of_run, task_run_filter=TaskRunFilter(), limit=100)
+        return {task.name: task.state_name or "" for task in found}
+
+
+def line(folder: Path, *arguments: str) -> list[str]:
+    return [*COMMAND, *arguments, "--dir", str(folder)]
+
+
+def command(folder: Path, *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        line(folder, *arguments), env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def until(ask: Callable[[], Any], what: str) -> Any:
+    """The first answer that is not None."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while (answer := ask()) is None:
+        assert time.monotonic() < deadline, f"not in {RUN_SECONDS} s: {what}"
+        time.sleep(1)
+    return answer
+
+
+def marked(folder: Path) -> list[psutil.Process]:
+    """Every process that belongs to the stack, flow runs and their steps included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(folder):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@contextmanager
+def exported(text: str) -> Iterator[dict[str, str]]:
+    """The environment that `up` prints, set."""
+    variables = dict(item.removeprefix("export ").split("=", 1) for item in text.splitlines())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with temporary_settings({PREFECT_API_URL: variables["PREFECT_API_URL"]}):
+            yield variables
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("state") / "stack"
+    try:
+        lines = command(folder, "up", "--gpu-runs", str(GPU_RUNS))
+        with exported(lines) as environment, get_client(sync_client=True) as client:
+            yield Running(folder, environment, client)
+    finally:
+        command(folder, "down")
+
+
+@pytest.fixture(scope="module")
+def first(stack: Running) -> FlowRun:
+    """The first run of `nano` on the pool."""
+    return stack.finished(stack.start("forgetting/forgetting", recipe="nano"))
+
+
+def test_a_stack_that_is_up_is_left_alone(stack: Running) -> None:
+    before = stack.processes()
+    assert before.keys() == PROCESSES
+    assert all(item["healthy"] for item in before.values())
+    stack.cli("up", "--gpu-runs", str(GPU_RUNS))
+    assert {name: item["pid"] for name, item in stack.processes().items()} == {
+        name: item["pid"] for name, item in before.items()
+    }
+
+
+def test_secrets_are_the_users_alone_and_nobody_else_can_connect(stack: Running) -> None:
+    secret = stack.environment["AWS_SECRET_ACCESS_KEY"]
+    assert oct(stack.folder.stat().st_mode & 0o777) == "0o700"
+    for path in stack.folder.rglob("*"):
+        if path.is_file() and path.stat().st_size < 10**6 and secret.encode() in path.read_bytes():
+            assert oct(path.stat().st_mode & 0o777) == "0o600", path
+    processes = marked(stack.folder)
+    assert len(processes) >= len(PROCESSES)
+    assert not [process for process in processes if secret in " ".join(process.cmdline())]
+    listening = {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_worker_takes_a_deployed_run_and_completes_it(stack: Running, first: FlowRun) -> None:
+    assert first.state_name == "Completed", first.state
+    assert set(stack.steps(first).values()) == {"Completed"}
+
+
+def test_another_rho_finds_the_steps_above_cached(stack: Running, first: FlowRun) -> None:
+    run = stack.finished(stack.start("forgetting/forgetting", recipe="nano", overrides=["partition.rho=0.5"]))
+    assert run.state_name == "Completed", run.state
+    steps = stack.steps(run)
+    assert steps.keys() == stack.steps(first).keys()
+    assert {name for name, state in steps.items() if state == "Completed"} == SEES_RHO
+    assert {state for name, state in steps.items() if name not in SEES_RHO} == {"Cached"}
+
+
+def test_a_schedule_fires_and_a_cached_run_waits_for_no_gpu(stack: Running, first: FlowRun) -> None:
+    deployment = stack.client.read_deployment_by_name("forgetting/forgetting")
+    assert [schedule.active for schedule in deployment.schedules] == [False]
+    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + 1.5 * SCHEDULER_LOOP)
+    with concurrency("gpu-slot", strict=True):
+        (schedule,) = stack.client.create_deployment_schedules(deployment.id, [(soon, True)])
+        stack.client.request(
+            "PATCH",
+            "/deployments/{id}/schedules/{schedule_id}",
+            path_params={"id": deployment.id, "schedule_id": schedule.id},
+            json={"parameters": {"recipe": "nano"}},
+        )
+        ours = FlowRunFilter.model_validate({"deployment_id": {"any_": [deployment.id]}})
+
+        def fired() -> FlowRun | None:
+            runs = stack.client.read_flow_runs(flow_run_filter=ours, deployment_filter=None)
+            return next((run for run in runs if run.auto_scheduled and run.start_time), None)
+
+        run = stack.finished(until(fired, "the schedule fires"))
+    stack.client.delete_deployment_schedule(deployment.id, schedule.id)
+    assert run.parameters["recipe"] == "nano"
+    assert run.state_name == "Completed", run.state
+    assert set(stack.steps(run).values()) == {"Cached"}
+
+
+@pytest.fixture
+def told(stack: Running) -> Iterator[list[str]]:
+    """What the team's webhook is told, once `infra.setup` has been given it."""
+    heard: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Webhook(url=f"http://127.0.0.1:{server.server_port}/").save("team", overwrite=True)
+        setup = [sys.executable, "-m", "infra.setup", "--notify", "webhook/team"]
+        subprocess.run(setup, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+        yield heard
+        server.shutdown()
+
+
+def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Running, told: list[str]) -> None:
+    store = open_store(stack.environment["FORGETTING_STORE"])
+    shared = ("split", "score")
+    before = {step: len(list(store.commits(step))) for step in shared}
+    rhos = ["0.6", FAILS, "0.4"]
+    parent = stack.finished(stack.start("sweep/sweep", recipe="nano", rhos=rhos, overrides=["split.seed=7"]))
+
+    made = {step: len(list(store.commits(step))) - before[step] for step in shared}
+    assert made == {"split": 1, "score": 2}
+    of_parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]))
+    children = {run.name: run for run in stack.client.read_flow_runs(flow_run_filter=of_parent)}
+    assert {name: run.state_name for name, run in children.items()} == {
+        "nano split.seed=7 upstream": "Completed",
+        'nano split.seed=7 partition.rho="0.6"': "Completed",
+        'nano split.seed=7 partition.rho="0"': "Failed",
+        'nano split.seed=7 partition.rho="0.4"': "Completed",
+    }
+    assert parent.state_name == "Failed"
+    message = parent.state.message if parent.state else None
+    assert message and "1 of 3 runs did not complete: ρ = 0: " in message
+    assert "forget[ignore] failed: " in message
+    assert parent.work_pool_name == "cpu"
+    assert {run.work_pool_name for run in children.values()} == {"gpu"}
+    assert most_at_once(list(children.values())) <= GPU_RUNS
+    # a message may come twice
+    until(lambda: True if len(set(told)) == 2 else None, "the webhook is told of the child and of the sweep")
+    assert all("is Failed" in text and "forget[ignore] failed" in text for text in told)
+
+
+def most_at_once(runs: list[FlowRun]) -> int:
+    """How many of these runs were running at the same moment at most."""
+    spans = [(run.start_time, run.end_time) for run in runs]
+    return max(sum(start <= moment < end for start, end in spans if start and end) for moment, _ in spans if moment)
+
+
+def test_up_brings_back_a_worker_that_was_killed(stack: Running) -> None:
+    before = stack.processes()
+    os.kill(before["gpu-worker"]["pid"], signal.SIGKILL)
+    until(lambda: True if stack.processes()["gpu-worker"]["pid"] is None else None, "the worker is gone")
+    stack.cli("status", status=1)
+    stack.cli("up", "--gpu-runs", str(GPU_RUNS))
+    after = stack.processes()
+    assert all(item["healthy"] for item in after.values())
+    assert {name for name in PROCESSES if after[name]["pid"] != before[name]["pid"]} == {"gpu-worker"}
+
+
+def test_down_ends_every_process_even_those_of_a_run_whose_worker_died(stack: Running) -> None:
+    run = stack.start("forgetting/forgetting", recipe="nano", overrides=["forget.seed=7"])
+    until(lambda: stack.client.read_flow_run(run.id).start_time, "the run starts")
+    os.kill(stack.processes()["gpu-worker"]["pid"], signal.SIGKILL)
+    stack.cli("down")
+    assert marked(stack.folder) == []
+    stack.cli("down")
+    stack.cli("status", status=1)
+    assert not (stack.folder / "env").exists()
