@@ -216,7 +216,10 @@ class ExecutionConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     micro_batch: Positive | Literal["auto"] = "auto"
     """Rows of one forward and backward pass; `auto`: cut by a budget of tokens."""
-    processes: Annotated[int, Field(ge=1, le=1)] = 1
+    processes: Positive = 1
+    """Ranks of a fine-tune: one per GPU."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """`fsdp` spreads the model over the ranks; `none` gives each a replica."""
     gradient_checkpointing: bool = False
     concurrent_steps: Positive = 1
     """Computing steps at the same time on this host; 2 scores base and reference side by side."""

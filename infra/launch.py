@@ -19,6 +19,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
+from infra.child_environment import restrict
+
 Message = dict[str, Any]
 Target = Callable[[Any, "Channel"], Any]
 
@@ -33,6 +35,8 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.stop_requested = False
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called in a signal handler when the child is asked to stop."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)
 
@@ -42,6 +46,7 @@ class Channel:
 
     def _stop(self, *_: object) -> None:
         self.stop_requested = True
+        self.on_stop()
 
 
 class Launcher:
@@ -144,18 +149,21 @@ class ChildDiedError(RuntimeError):
 
 
 def _end(child: Any) -> None:
-    """Make sure that the child is gone; one that still works is asked to save first."""
+    """Make sure that the child and all of its group are gone; one that still works is asked to save first."""
     child.join(_EXIT_SECONDS)
     if child.is_alive():
         child.terminate()
         child.join(_STOP_GRACE_SECONDS)
-    if child.is_alive():
-        child.kill()
+    if child.exitcode != 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.join()
 
 
 def _main(target: Target, job: Any, connection: Connection) -> None:
-    _die_with_parent()
+    die_with_parent()
+    os.setpgid(0, 0)  # so that whatever the computation starts can be ended with it
+    restrict()
     # A library that prints must not end up in the JSON on the parent's standard output.
     os.dup2(sys.stderr.fileno(), 1)
     channel = Channel(connection)
@@ -175,7 +183,10 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def _die_with_parent() -> None:
-    """The fork server is our parent; it ends with the process that started it, and takes us along."""
+def die_with_parent() -> None:
+    """Have the system kill this process when its parent has died, however that comes about.
+
+    A step's parent is the fork server, which ends with the process that started it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetting_core.config import ExecutionConfig
 from forgetting_core.progress import Progress
-from infra.launch import Channel
+from infra.launch import Channel, Message
 
 Summary = dict[str, Any]
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -42,12 +42,12 @@ class Job:
         return self.path(name) if name in self.inputs else None
 
 
-class ChannelProgress(Progress):
-    """Sends progress through the channel, a few times a second at most."""
+class ReportedProgress(Progress):
+    """Sends progress to whoever waits for the step, a few times a second at most."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__()
-        self._channel = channel
+        self._send = send
         self._last_report = 0.0
 
     def advance(self, done: float, total: float, unit: str) -> None:
@@ -55,17 +55,29 @@ class ChannelProgress(Progress):
         now = time.monotonic()
         if done >= total or now - self._last_report >= SECONDS_BETWEEN_REPORTS:
             self._last_report = now
-            self._channel.send({"kind": "advance", "done": done, "total": total, "unit": unit})
-        self.stop_requested = self._channel.stop_requested
+            self._send({"kind": "advance", "done": done, "total": total, "unit": unit})
         super().advance(done, total, unit)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """See `Progress.log`."""
-        self._channel.send({"kind": "log", "step": step, "metrics": metrics})
+        self._send({"kind": "log", "step": step, "metrics": metrics})
 
     def note(self, message: str) -> None:
         """See `Progress.note`."""
-        self._channel.send({"kind": "note", "message": message})
+        self._send({"kind": "note", "message": message})
+
+
+class ChannelProgress(ReportedProgress):
+    """The progress of a computation in this process."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel.send)
+        self._channel = channel
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        """See `Progress.advance`."""
+        self.stop_requested = self._channel.stop_requested
+        super().advance(done, total, unit)
 
 
 def run_job(job: Job, channel: Channel) -> Summary:

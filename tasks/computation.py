@@ -14,6 +14,7 @@ from infra.manifest import Artifact
 from infra.sources import Ref
 from tasks.child import Job, run_job
 from tasks.context import RunContext
+from tasks.ranks import run_in_ranks
 from tasks.source import step_source
 from tasks.spec import StepCall, StepSpec
 from tasks.watch import Watch
@@ -52,7 +53,8 @@ def compute_and_commit(
         )
         try:
             with Watch(context, call, fingerprint, run_id) as watch:
-                summary = context.launcher.run(run_job, job, watch)
+                ranks = call.spec.in_ranks and context.execution.processes > 1
+                summary = context.launcher.run(run_in_ranks if ranks else run_job, job, watch)
         except Interrupted:
             # Prefect would take a BaseException for a crash and hide it
             raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None

@@ -23,4 +23,6 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-FORGET = StepSpec("forget", version=1, compute=compute, kind="model", optional=("token_labels", "loss_base"))
+FORGET = StepSpec(
+    "forget", version=2, compute=compute, kind="model", in_ranks=True, optional=("token_labels", "loss_base")
+)

@@ -33,6 +33,8 @@ class StepSpec:
     part_kinds: dict[str, Kind] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     """Inputs that the step can do without."""
+    in_ranks: bool = False
+    """Whether `execution.processes` ranks compute it together."""
 
 
 @dataclass(frozen=True)
