@@ -33,7 +33,7 @@ class Ranks:
         """Whether this rank writes files and reports."""
 
     def spread(self, model: TokenLossModel, *, sharded: bool) -> nn.Module:
-        """`model` for the forward pass: itself; a replica whose gradients are averaged; or, `sharded`, a part of it.
+        """`model` for the forward pass: itself, a replica with averaged gradients, or, `sharded`, a part of it.
 
         Sharded parameters become `DTensor`s, layer by layer, so that no GPU ever holds the whole model.
         """
@@ -43,7 +43,8 @@ class Ranks:
             for module in list(inner.modules()):
                 if type(module).__name__ in layers:
                     fully_shard(module)
-            return fully_shard(model)
+            fully_shard(model)
+            return model
         prepared: nn.Module = self.accelerator.prepare(model)
         return prepared
 
@@ -53,7 +54,7 @@ class Ranks:
         return mine if len(mine) * self.count >= len(items) else [*mine, idle(items[0])]
 
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """Around the backward pass of a micro-batch: replicas exchange gradients once per step, after the `last`."""
+        """Around a micro-batch's backward pass: replicas exchange gradients once per step, after the `last` one."""
         if last or isinstance(model, TokenLossModel):
             return contextlib.nullcontext()
         skipped: AbstractContextManager[None] = self.accelerator.no_sync(model)
