@@ -1,7 +1,7 @@
 """Training checkpoints: all that a resumed run needs to end with the very weights of an undisturbed one.
 
-Safetensors and JSON only, never a pickle. A checkpoint is a folder that appears whole, by rename, and is the same for
-any number of ranks. It holds no state of random generators: training draws from (seed, step, micro-batch).
+Safetensors and JSON only, never a pickle. A checkpoint is a folder that appears whole, by rename, and is the same
+for any number of ranks. It holds no state of random generators: training draws from (seed, step, micro-batch).
 """
 
 import json
@@ -22,7 +22,7 @@ from forgetting_core.ranks import sharded_like, whole
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, *, write: bool = True
 ) -> None:
-    """Replace the checkpoint in `folder` by one after `step` optimizer steps; all ranks call, one of them writes."""
+    """Replace the checkpoint in `folder` by one after `step` optimizer steps. All ranks call it, one writes."""
     trainable = {name: whole(value) for name, value in model.named_parameters() if value.requires_grad}
     moments = {
         f"{index}.{name}": whole(value)

@@ -34,7 +34,7 @@ METRICS_FILE = "metrics.jsonl"
 class MicroBatch(NamedTuple):
     """What one forward and backward pass sees."""
 
-    index: int
+    number: int
     """Within the optimizer step."""
     rows: np.ndarray
     input_ids: torch.Tensor
@@ -158,7 +158,7 @@ class TrainingRun:
         self.micro_losses = []
         mine = self.ranks.deal(batches, MicroBatch.idle)
         for position, batch in enumerate(mine, 1):
-            self._seed(step, batch.index)
+            self._seed(step, batch.number)
             chosen = batch.sign != 0
             with self.ranks.accumulating(self.forward, last=position == len(mine)):
                 with self._autocast():
@@ -208,12 +208,12 @@ class TrainingRun:
         data = self.data.rows
         return [
             MicroBatch(
-                index,
+                number,
                 batch,
                 pad_right(data, data.input_ids, batch, torch.long),
                 pad_right(data, self.data.sign, batch, torch.int8),
             )
-            for index, batch in enumerate(micro_batches(rows, data.lengths, self.execution.micro_batch))
+            for number, batch in enumerate(micro_batches(rows, data.lengths, self.execution.micro_batch))
         ]
 
     def _seed(self, step: int, micro_batch: int) -> None:

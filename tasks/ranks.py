@@ -1,8 +1,8 @@
 """A computation in several ranks: `accelerate launch` starts them, and what they say is passed on.
 
-The job goes out as a JSON file; messages, errors and the result come back as JSON lines on the ranks' common standard
-output, which ends when the last of them has ended, however that came about. The chain of processes dies from its
-head: each dies with its parent.
+The job goes out as a JSON file; messages, errors and the result come back as JSON lines on the ranks' common
+standard output, which ends when the last of them has ended, however that came about. Each process of the chain dies
+with its parent.
 """
 
 import fcntl
@@ -150,9 +150,10 @@ def _command(execution: ExecutionConfig, job: Path) -> list[str]:
 
 def _stop(launcher: "subprocess.Popen[bytes]") -> None:
     """Ask the ranks themselves: the launcher would kill those that take longer than half a minute to save."""
-    ranks = psutil.Process(launcher.pid).children() if launcher.poll() is None else []
-    for process in ranks or [launcher]:
-        process.terminate()
+    if launcher.poll() is None:
+        itself = psutil.Process(launcher.pid)
+        for process in itself.children() or [itself]:
+            process.terminate()
 
 
 def _end(launcher: "subprocess.Popen[bytes]") -> None:

@@ -179,7 +179,7 @@ def test_no_rank_survives_a_kill(launcher: Launcher, inputs: Any, tmp_path: Path
     assert len(failures) == 1
     if victim != "child":
         assert isinstance(failures[0], RanksDiedError)
-    gone, alive = psutil.wait_procs([*ranks, launch], timeout=30)
+    _, alive = psutil.wait_procs([*ranks, launch], timeout=30)
     assert not alive
 
 
