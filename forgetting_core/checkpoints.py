@@ -21,8 +21,11 @@ from forgetting_core.ranks import sharded_like, whole
 
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, *, write: bool = True
-) -> None:
-    """Replace the checkpoint in `folder` by one after `step` optimizer steps. All ranks call it, one writes."""
+) -> Path | None:
+    """Replace the checkpoint in `folder` by one after `step` optimizer steps; where it is, if this rank writes it.
+
+    All ranks call it, one writes.
+    """
     trainable = {name: whole(value) for name, value in model.named_parameters() if value.requires_grad}
     moments = {
         f"{index}.{name}": whole(value)
@@ -30,7 +33,7 @@ def save_state(
         for name, value in state.items()
     }
     if not write:
-        return
+        return None
     part = folder / "checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -46,6 +49,7 @@ def save_state(
     for older in _steps(folder):
         if older < step:
             shutil.rmtree(folder / f"step-{older}")
+    return target
 
 
 def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> int:

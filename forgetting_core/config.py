@@ -228,6 +228,11 @@ class ExecutionConfig(Config):
     work_dir: str | None = None
     """Scratch space; null: below the state directory."""
 
+    @property
+    def smaller_micro_batch(self) -> int | None:
+        """What to try when memory runs out; None after a single row."""
+        return 2 if isinstance(self.micro_batch, str) else self.micro_batch // 2 or None
+
 
 class PretrainConfig(Config):
     """Training of the synthetic base model, on answers as careless as the training split's."""

@@ -1,5 +1,7 @@
 """How a running step tells the outside what it is doing, and hears that it should stop."""
 
+from pathlib import Path
+
 from forgetting_core.errors import Interrupted
 
 
@@ -19,6 +21,9 @@ class Progress:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1."""
+
+    def saved(self, step: int, folder: Path) -> None:
+        """`folder` holds a training checkpoint after `step` optimizer steps, until the next one replaces it."""
 
     def note(self, message: str) -> None:
         """Something the user should read: rows without a response token, a resumed run."""

@@ -201,7 +201,9 @@ class TrainingRun:
         return model
 
     def _save(self, done: int) -> None:
-        save_state(self.work, done, self.model, self.optimizer, self.schedule, write=self.ranks.main)
+        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, write=self.ranks.main)
+        if saved is not None:
+            self.progress.saved(done, saved)
 
     def _micro_batches(self, rows: np.ndarray) -> list[MicroBatch]:
         """Those of a whole optimizer step, for all ranks."""

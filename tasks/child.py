@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetting_core.config import ExecutionConfig
+from forgetting_core.errors import OutOfMemoryError
 from forgetting_core.progress import Progress
 from infra.launch import Channel, Message
 
@@ -62,6 +63,10 @@ class ReportedProgress(Progress):
         """See `Progress.log`."""
         self._send({"kind": "log", "step": step, "metrics": metrics})
 
+    def saved(self, step: int, folder: Path) -> None:
+        """See `Progress.saved`."""
+        self._send({"kind": "checkpoint", "step": step, "folder": str(folder)})
+
     def note(self, message: str) -> None:
         """See `Progress.note`."""
         self._send({"kind": "note", "message": message})
@@ -82,4 +87,14 @@ class ChannelProgress(ReportedProgress):
 
 def run_job(job: Job, channel: Channel) -> Summary:
     """The target of `Launcher.run`."""
-    return job.compute(job, ChannelProgress(channel))
+    return compute(job, ChannelProgress(channel))
+
+
+def compute(job: Job, progress: Progress) -> Summary:
+    """`job.compute`. Raises what it raises, and `OutOfMemoryError` for all ways in which torch says so."""
+    try:
+        return job.compute(job, progress)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise OutOfMemoryError(f"out of memory: {str(error).splitlines()[0][:300]}") from error
+        raise

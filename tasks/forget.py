@@ -24,5 +24,5 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 
 FORGET = StepSpec(
-    "forget", version=2, compute=compute, kind="model", in_ranks=True, optional=("token_labels", "loss_base")
+    "forget", version=2, compute=compute, kind="model", trains=True, optional=("token_labels", "loss_base")
 )

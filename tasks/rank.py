@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forgetting_core.errors import Interrupted
 from infra.launch import die_with_parent
-from tasks.child import ReportedProgress
+from tasks.child import ReportedProgress, compute
 from tasks.ranks import Lines, decode
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     lines = Lines(back, path)
     try:
         job = decode(json.loads(path.read_text()))
-        summary = job.compute(job, RankProgress(lines))
+        summary = compute(job, RankProgress(lines))
         if _rank() == 0:
             lines.write({"result": summary})
     except Interrupted as error:

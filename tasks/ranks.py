@@ -18,11 +18,11 @@ import psutil
 
 from forgetting_core import config as configs
 from forgetting_core.config import ExecutionConfig
-from forgetting_core.errors import InputError, Interrupted, NumericalError
+from forgetting_core.errors import InputError, Interrupted, NumericalError, OutOfMemoryError
 from infra.launch import Channel, die_with_parent
 from tasks.child import Job, Summary
 
-ERRORS = {kind.__name__: kind for kind in (InputError, Interrupted, NumericalError)}
+ERRORS = {kind.__name__: kind for kind in (InputError, Interrupted, NumericalError, OutOfMemoryError)}
 """Those that mean something to whoever waits for the step."""
 LOG_FILE = "ranks.log"
 LOG_TAIL = 2000

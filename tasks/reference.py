@@ -21,4 +21,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-REFERENCE = StepSpec("reference", version=2, compute=compute, kind="model", in_ranks=True)
+REFERENCE = StepSpec("reference", version=2, compute=compute, kind="model", trains=True)

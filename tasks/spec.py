@@ -33,8 +33,8 @@ class StepSpec:
     part_kinds: dict[str, Kind] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     """Inputs that the step can do without."""
-    in_ranks: bool = False
-    """Whether `execution.processes` ranks compute it together."""
+    trains: bool = False
+    """Whether it is a fine-tune: `execution.processes` ranks compute it, and its checkpoints are kept meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,8 @@ class Watch:
         self._run_id = run_id
         self._spool: Spool | None = None
         self._spooling = True
+        self.on_checkpoint: Callable[[dict[str, Any]], None] = lambda message: None
+        """Told of every training checkpoint."""
 
     def __enter__(self) -> "Watch":
         return self
@@ -50,7 +53,10 @@ class Watch:
                 self._keep(Point(message["step"], message["metrics"], int(time.time() * 1000)))
             except OSError as failure:
                 self._warn(failure)
-        self._context.listener(self._call.label, message)
+        if message["kind"] == "checkpoint":
+            self.on_checkpoint(message)
+        else:
+            self._context.listener(self._call.label, message)
 
     def _keep(self, point: Point) -> None:
         if self._spool is None:
