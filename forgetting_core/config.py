@@ -220,6 +220,8 @@ class ExecutionConfig(Config):
     """Ranks of a fine-tune: one per GPU."""
     sharding: Literal["none", "fsdp"] = "none"
     """`fsdp` spreads the model over the ranks; `none` gives each a replica."""
+    score_shards: Positive = 1
+    """Parts of a split that are scored and committed on their own, by any number of hosts."""
     gradient_checkpointing: bool = False
     concurrent_steps: Positive = 1
     """Computing steps at the same time on this host; 2 scores base and reference side by side."""

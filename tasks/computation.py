@@ -100,7 +100,8 @@ def _compute(
             with contextlib.ExitStack() as stack:
                 if kept is not None:
                     watch.on_checkpoint = stack.enter_context(Preserved(call.label, kept, job.work))
-                return context.launcher.run(target, job, watch)
+                summary: dict[str, Any] = context.launcher.run(target, job, watch)
+                return summary
         except OutOfMemoryError as error:
             smaller = job.execution.smaller_micro_batch
             if smaller is None or "execution" in call.identity:  # part of the result

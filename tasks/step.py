@@ -35,6 +35,7 @@ from infra.staging import ArtifactMissingError
 from tasks.computation import compute_and_commit
 from tasks.context import CURRENT, RunContext
 from tasks.records import numbers, outputs_of, params_of, produced_of, result_of
+from tasks.shards import SHARDS_INPUT, compute_shards
 from tasks.source import code_changes
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
@@ -151,10 +152,12 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
         good = commit is not None and commit.uri != instead_of and context.store.exists(commit.uri)
         return commit if good else None
 
+    shards = _shards(context, call, inputs)  # before the lease, so that other runs can take some of them
     with turn(context, call.label, context.leases.candidate(step, fingerprint), finished) as commit:
         if commit is not None:
             return _hit(context, call, commit, refs, "cached")
         refs, staged = _stage_all(context, call, inputs)
+        staged |= shards
         run_id = context.lineage.start_step(
             call.label,
             inputs=produced_of(refs),
@@ -171,6 +174,19 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             run_id, outputs=outputs_of(result), metrics=numbers(commit.summary), seconds=result.seconds
         )
         return _used(context, call, result)
+
+
+def _shards(context: RunContext, call: StepCall, inputs: Inputs) -> dict[str, tuple[Path, ...]]:
+    """The step's shards as an input of it, computed where they are not in the store; nothing when it has none."""
+    if call.spec.shards is None or context.execution.score_shards == 1:
+        return {}
+    refs, staged = _stage_all(context, call, inputs)
+    calls = call.spec.shards(call, staged["data"][0], context.execution)
+
+    def leased(shard: StepCall) -> bool:
+        return context.leases.holder(shard.spec.name, fingerprint_of(_payload(shard, refs))) is not None
+
+    return {SHARDS_INPUT: compute_shards(context, calls, lambda shard: run_step(shard, inputs), leased)}
 
 
 def _stage_all(
