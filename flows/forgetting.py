@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.futures import PrefectFuture
@@ -105,13 +105,19 @@ def forgetting(
             context.store.record_run(context.flow_run_id, context.run_record(finished=True))
         except StoreError as error:
             logger.warning("what the failed run has done is not recorded: %s", error)
-        context.curves.drain(DRAIN_SECONDS)
-        context.lineage.finish("FAILED")
+        _end(context, "FAILED")
         raise
     finally:
         CURRENT.reset(token)
     _record(loaded, context, outcome)
     return outcome
+
+
+def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described: Any) -> None:
+    """Tell MLflow, as described at `Lineage.finish`; what it does not hear now, it hears in the next run."""
+    context.curves.drain(DRAIN_SECONDS)
+    context.lineage.finish(status, **described)
+    context.curves.end(status, recorded=context.lineage.closed)
 
 
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
@@ -127,13 +133,16 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
             "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
         },
     )
+    curves = CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover)
+    if lineage.run_id is not None:
+        curves.begin(recipe.name, lineage.run_id)
     objects = open_objects(settings.store_url)
     return RunContext(
         recipe=recipe,
         store=Store(objects),
         leases=Leases(objects, settings.lease_ttl, str(flow_run.id)),
         lineage=lineage,
-        curves=CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover),
+        curves=curves,
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
         digests=DigestCache(settings.digest_cache),
         work_dir=settings.work_dir,
@@ -201,10 +210,10 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     record = context.run_record(finished=True)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)
-    context.curves.drain(DRAIN_SECONDS)
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
-    context.lineage.finish(
+    _end(
+        context,
         "FINISHED",
         metrics={
             **numbers(outcome.metrics),

@@ -20,11 +20,16 @@ from forgetting_core.ranks import sharded_like, whole
 
 
 def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, *, write: bool = True
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    metrics: Path | None,
 ) -> Path | None:
     """Replace the checkpoint in `folder` by one after `step` optimizer steps; where it is, if this rank writes it.
 
-    All ranks call it, one writes.
+    All ranks call it; the one that has the file of `metrics` writes, and puts a copy of that in.
     """
     trainable = {name: whole(value) for name, value in model.named_parameters() if value.requires_grad}
     moments = {
@@ -32,23 +37,24 @@ def save_state(
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
-    if not write:
+    if metrics is None:
         return None
     part = folder / "checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file(trainable, part / "weights.safetensors")
     save_file(moments, part / "optimizer.safetensors")
+    shutil.copyfile(metrics, part / metrics.name)
     write_json(part / "state.json", {"step": step, "schedule": schedule.state_dict()})
     for path in part.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    target = folder / f"step-{step}"
+    target = checkpoint_folder(folder, step)
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     for older in _steps(folder):
         if older < step:
-            shutil.rmtree(folder / f"step-{older}")
+            shutil.rmtree(checkpoint_folder(folder, older))
     return target
 
 
@@ -57,7 +63,7 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule:
     steps = _steps(folder)
     if not steps:
         return 0
-    source = folder / f"step-{max(steps)}"
+    source = checkpoint_folder(folder, max(steps))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in load_file(source / "weights.safetensors").items():
@@ -74,6 +80,11 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule:
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
     return int(state["step"])
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps is."""
+    return folder / f"step-{step}"
 
 
 def _steps(folder: Path) -> list[int]:

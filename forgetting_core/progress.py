@@ -1,8 +1,14 @@
 """How a running step tells the outside what it is doing, and hears that it should stop."""
 
+import time
 from pathlib import Path
 
 from forgetting_core.errors import Interrupted
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)
 
 
 class Progress:
@@ -19,8 +25,11 @@ class Progress:
         if self.stop_requested:
             raise Interrupted
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1."""
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
+        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1.
+
+        `milliseconds` (as of `now`) is when the step was done. A resumed training logs its earlier steps again.
+        """
 
     def saved(self, step: int, folder: Path) -> None:
         """`folder` holds a training checkpoint after `step` optimizer steps, until the next one replaces it."""

@@ -4,12 +4,12 @@ The optimizer, the schedule and the ranks are torch's, transformers' and acceler
 not know: signed token weights, λ, and token counts over the whole optimizer step.
 """
 
-import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,34 +17,17 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from forgetting_core.batching import micro_batches, optimizer_steps, pad_right, steps_per_epoch
-from forgetting_core.checkpoints import resume_state, save_state
+from forgetting_core.batching import MicroBatch, optimizer_steps, pad_right, padded_batches, steps_per_epoch
+from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state
 from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
+from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
 from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
 from forgetting_core.objective import TokenCounts, forget_weight, forgetting_loss, npo_surrogate
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
 from forgetting_core.token_loss import TokenLossModel
 from forgetting_core.training_data import AnyObjective, TrainingData, read_training_data
-
-METRICS_FILE = "metrics.jsonl"
-
-
-class MicroBatch(NamedTuple):
-    """What one forward and backward pass sees."""
-
-    number: int
-    """Within the optimizer step."""
-    rows: np.ndarray
-    input_ids: torch.Tensor
-    """int64 (B, T)"""
-    sign: torch.Tensor
-    """int8 (B, T)"""
-
-    def idle(self) -> "MicroBatch":
-        """A row of it that teaches nothing, for a rank that has to take part."""
-        return self._replace(rows=self.rows[:1], input_ids=self.input_ids[:1], sign=torch.zeros_like(self.sign[:1]))
 
 
 def fine_tune(
@@ -128,30 +111,43 @@ class TrainingRun:
         self.model.train()
         tokens = self.data.rows.count(self.data.sign != 0)
         done, seen, total = start, 0, int(tokens.sum()) * self.config.epochs
-        with self._metrics_file(start) as spool:
+        with self._metrics_file(start) as metrics_file:
             try:
                 for step, rows in enumerate(optimizer_steps(self.config, len(self.data.rows))):
                     seen += int(tokens[rows].sum())
                     if step < start:
                         continue
-                    self.last_metrics = self.step(step, rows)
+                    values = self.step(step, rows)
                     done = step + 1
-                    spool.write(json.dumps({"step": done, **self.last_metrics}) + "\n")
-                    spool.flush()
-                    curves = {f"train/{name}": value for name, value in self.last_metrics.items()}
-                    self.progress.log(done, curves)
+                    metrics_file.log(done, values)
                     self.progress.advance(seen, total, "tokens")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
-                        self._save(done)
+                        self._save(done, metrics_file)
             except Interrupted:
-                self._save(done)
+                self._save(done, metrics_file)
                 raise
+        self.last_metrics = metrics_file.last
         self.model.eval()
+
+    def _metrics_file(self, start: int) -> MetricsFile:
+        """It begins with what the checkpoint has of it; ranks that do not report write to nowhere."""
+        if not self.ranks.main:
+            return MetricsFile(Path(os.devnull), 0, self.progress)
+        path = self.work / METRICS_FILE
+        if start:
+            shutil.copyfile(checkpoint_folder(self.work, start) / METRICS_FILE, path)
+        return MetricsFile(path, start, self.progress)
+
+    def _save(self, done: int, metrics_file: MetricsFile) -> None:
+        metrics = metrics_file.sync() if self.ranks.main else None
+        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, metrics)
+        if saved is not None:
+            self.progress.saved(done, saved)
 
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
         started = time.perf_counter()
-        batches = self._micro_batches(rows)
+        batches = padded_batches(self.data.rows, self.data.sign, rows, self.execution.micro_batch)
         counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
         lambda_ = self._lambda(step)
         sums = [0.0, 0.0]
@@ -200,24 +196,6 @@ class TrainingRun:
                         into[name].copy_(trained)
         return model
 
-    def _save(self, done: int) -> None:
-        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, write=self.ranks.main)
-        if saved is not None:
-            self.progress.saved(done, saved)
-
-    def _micro_batches(self, rows: np.ndarray) -> list[MicroBatch]:
-        """Those of a whole optimizer step, for all ranks."""
-        data = self.data.rows
-        return [
-            MicroBatch(
-                number,
-                batch,
-                pad_right(data, data.input_ids, batch, torch.long),
-                pad_right(data, self.data.sign, batch, torch.int8),
-            )
-            for number, batch in enumerate(micro_batches(rows, data.lengths, self.execution.micro_batch))
-        ]
-
     def _seed(self, step: int, micro_batch: int) -> None:
         """Dropout is drawn anew for every micro-batch, so that neither a resume nor the ranks change it."""
         seed = np.random.SeedSequence([self.config.seed, step, micro_batch]).generate_state(1, np.uint64)
@@ -255,18 +233,6 @@ class TrainingRun:
                 f"training: the {what} of optimizer step {step + 1} is {value} (rows {listed}); lower the learning "
                 "rate or forget.lambda.t_max, or use float32"
             )
-
-    def _metrics_file(self, start: int) -> TextIO:
-        """The spool of curves, without what a killed attempt wrote after its last checkpoint."""
-        if not self.ranks.main:
-            return Path(os.devnull).open("w")
-        path = self.work / METRICS_FILE
-        kept = path.read_text().splitlines()[:start] if path.exists() else []
-        if kept:
-            self.last_metrics = {key: value for key, value in json.loads(kept[-1]).items() if key != "step"}
-        file = path.open("w", encoding="utf-8")
-        file.writelines(line + "\n" for line in kept)
-        return file
 
 
 def build_model(config: AnyObjective, base: Path, device: str, gradient_checkpointing: bool) -> TokenLossModel:

@@ -19,6 +19,8 @@ from infra.lineage_writer import Point
 
 ABANDONED = "KILLED"
 """How the step ended when its process could not say so."""
+PIPELINE = "pipeline"
+"""Instead of a step, in the target of the spool that only tells how a whole run ended."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Spool:
     def key(self) -> str:
         """Unlike that of any other spool."""
         return self.path.stem
+
+    @property
+    def written(self) -> int:
+        """When it was last added to, in milliseconds since the epoch."""
+        return int(self.path.stat().st_mtime * 1000)
 
     def append(self, point: Point) -> None:
         """Add a point, in the hands of the system when this returns. Raises `OSError`, such as for a full disk."""

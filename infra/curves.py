@@ -3,7 +3,8 @@
 A step only ever appends to its spool (`infra.curve_spool`). One thread per run sends all spools in batches; while
 MLflow is down it tries again, less and less often, and goes on where MLflow has last acknowledged. A batch that
 MLflow took but could not acknowledge is sent again: MLflow keeps one point of the same run, name, step, time and
-value. What is not sent when the run ends stays on disk for the next run with the same folder and tracking URI.
+value. What is not sent when the run ends stays on disk for the next run with the same folder and tracking URI; so
+does how the run ended, when MLflow has not heard of it.
 """
 
 import hashlib
@@ -11,14 +12,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.curve_spool import Spool, SpoolError, Target
+from infra.curve_spool import ABANDONED, PIPELINE, Spool, SpoolError, Target
 from infra.lineage_connection import absolute_uri, open_experiment, outages
 from infra.lineage_writer import Point, RunWriter
 from infra.public import public_text, public_uri
+from infra.system_metrics import PREFIX as SYSTEM
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
@@ -33,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CurveSender:
-    """The curves of one run. `open` a spool per step; `drain` once, at the end."""
+    """The curves of one run. `begin` it, `open` a spool per step; `drain` and `end` once, at the end."""
 
     def __init__(self, folder: Path, tracking_uri: str, experiment: str, reached: Callable[[], None]) -> None:
         """`reached` is called, in the thread that sends, whenever MLflow has taken something."""
@@ -47,14 +49,41 @@ class CurveSender:
         self.outage: str | None = None
         """Why nothing is sent at the moment."""
         self._spools = self._leftovers()
+        self._run: Spool | None = None
+        """Its lock tells other runs that this one goes on."""
         self._lock = threading.Lock()
         self._writer: RunWriter | None = None
         self._deadline = math.inf
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if self._spools:
-            _logger.info("sending the curves of %d earlier steps to MLflow", len(self._spools))
+            _logger.info("telling MLflow what it has not heard of %d earlier steps and runs", len(self._spools))
             self._start()
+
+    def begin(self, recipe: str, run_id: str) -> None:
+        """This process writes the pipeline run `run_id`. Should it die, the next run closes it."""
+        try:
+            self._run = Spool.create(self.folder, Target(recipe, PIPELINE, "", run_id, None, ""))
+        except OSError as error:
+            _logger.warning("MLflow will show this run as running should it be killed: %s", error)
+
+    def end(self, status: str, *, recorded: bool) -> None:
+        """The pipeline run ended as `status`; unless MLflow has `recorded` that, the next run tells it."""
+        if self._run is None:
+            return
+        if recorded:
+            self._run.remove()
+            return
+        try:
+            self._run.end(status)
+        except OSError as error:
+            _logger.warning("how this run ended is not kept: %s", error)
+        self._run.release()
+        _logger.warning(
+            "MLflow at %s shows this run as running; the next `forgetting run` with this state directory and "
+            "tracking URI closes it there",
+            public_uri(self._tracking_uri),
+        )
 
     def open(self, target: Target) -> Spool:
         """A spool for one step's curves, sent from now on. Raises `OSError` when it cannot be written."""
@@ -73,7 +102,7 @@ class CurveSender:
             return
         self._thread.join(seconds)
         with self._lock:
-            left = len(self._spools)
+            left = sum(spool.target.step != PIPELINE for spool in self._spools)
         if left:
             _logger.warning(
                 "the curves of %d steps are not in MLflow at %s yet; they are kept in %s, and the next "
@@ -143,7 +172,8 @@ class CurveSender:
                 writer = self._connected()
                 run_id = self._run_of(spool, writer)
                 self._log(spool.target, run_id, batch.points, writer)
-                self._reached()
+                if batch.points:
+                    self._reached()
                 skipped = spool.sent.skipped + _nonfinite(batch.points)
                 if batch.status is not None:
                     self._finish(spool, run_id, batch.status, skipped, writer)
@@ -192,20 +222,24 @@ class CurveSender:
         return spool.sent.run_id
 
     def _log(self, target: Target, run_id: str, points: Sequence[Point], writer: RunWriter) -> None:
-        """On the step's run and, with the prefix, on the pipeline run."""
+        """On the step's run and, with the prefix, on the pipeline run; system metrics would mix there."""
         writer.log_points(run_id, points)
         if target.pipeline_run_id is not None:
-            mirrored = [
-                point._replace(metrics={f"{target.mirror}{key}": value for key, value in point.metrics.items()})
-                for point in points
-            ]
+            mirrored = [point._replace(metrics=_curves(point.metrics, target.mirror)) for point in points]
             writer.log_points(target.pipeline_run_id, mirrored)
 
     def _finish(self, spool: Spool, run_id: str, status: str, skipped: int, writer: RunWriter) -> None:
         writer.log(run_id, tags={SKIPPED_TAG: skipped or None})
         if spool.target.run_id is None:
             writer.client.set_terminated(run_id, status)
+        if spool.target.step == PIPELINE:
+            # of a killed process nobody knows when it ended
+            writer.close_tree(run_id, status, None if status == ABANDONED else spool.written)
         spool.remove()
+
+
+def _curves(metrics: Mapping[str, float], mirror: str) -> dict[str, float]:
+    return {f"{mirror}{name}": value for name, value in metrics.items() if not name.startswith(SYSTEM)}
 
 
 def _nonfinite(points: Sequence[Point]) -> int:

@@ -26,7 +26,7 @@ from infra.lineage_notes import (
     run_path,
     step_note,
 )
-from infra.lineage_writer import RunWriter
+from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
@@ -35,9 +35,6 @@ __all__ = ["Lineage", "Produced", "public_uri"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
-
-INCOMPLETE_TAG = "lineage_incomplete"
-"""Why steps may be missing from a pipeline run; the store's commits have them."""
 
 _NOTE = "mlflow.note.content"
 _logger = logging.getLogger(__name__)
@@ -85,6 +82,8 @@ class Lineage:
         self._producers: dict[str, str] = {}
         self._pipeline_inputs: set[tuple[str, str]] = set()
         self._finished = False
+        self.closed = False
+        """Whether MLflow knows how the pipeline run ended."""
 
     @classmethod
     def start(
@@ -285,6 +284,7 @@ class Lineage:
         model = self._final_model(final_model, model_tags or {}, registered=status == "FINISHED")
         self._writer.log(pipeline_run, metrics=values)
         self._writer.close(pipeline_run, status, {_NOTE: self._note(TAG_CHARACTERS), INCOMPLETE_TAG: self._gap})
+        self.closed = True
         document = {
             "experiment_id": self.experiment_id,
             "run_id": pipeline_run,

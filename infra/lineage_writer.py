@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ENTITIES_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
 SKIPPED_TAG = "nonfinite_metrics_skipped"
+INCOMPLETE_TAG = "lineage_incomplete"
+"""Why steps may be missing from a pipeline run; the store's commits have them."""
 
 
 class Point(NamedTuple):
@@ -90,6 +92,18 @@ class RunWriter:
             skipped = self._skipped.get(run_id, 0)
         self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
         self.client.set_terminated(run_id, status)
+
+    def close_tree(self, run_id: str, status: str, ended: int | None) -> None:
+        """End a pipeline run that MLflow still shows as running, after those of its steps that it does.
+
+        `ended` is in milliseconds since the epoch; None for now.
+        """
+        ours = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+        steps = self.client.search_runs([self.experiment_id], ours, max_results=1000)
+        for run in (*steps, self.client.get_run(run_id)):
+            if run.info.status == "RUNNING":
+                self.log(run.info.run_id, tags={INCOMPLETE_TAG: "its end was not recorded when it came"})
+                self.client.set_terminated(run.info.run_id, status, ended)
 
     def log_inputs(
         self, run_id: str, items: Sequence[Produced], *, context: str, producers: Mapping[str, str]

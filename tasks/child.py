@@ -59,9 +59,9 @@ class ReportedProgress(Progress):
             self._send({"kind": "advance", "done": done, "total": total, "unit": unit})
         super().advance(done, total, unit)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
         """See `Progress.log`."""
-        self._send({"kind": "log", "step": step, "metrics": metrics})
+        self._send({"kind": "log", "step": step, "metrics": metrics, "milliseconds": milliseconds})
 
     def saved(self, step: int, folder: Path) -> None:
         """See `Progress.saved`."""

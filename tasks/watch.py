@@ -1,7 +1,7 @@
 """The parent's view of one running step: messages go to whoever watches, curves to the step's spool."""
 
 import logging
-import time
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
@@ -9,6 +9,7 @@ from typing import Any
 
 from infra.curve_spool import Spool, Target
 from infra.lineage_writer import Point
+from infra.system_metrics import SystemMetrics
 from tasks.context import RunContext
 from tasks.records import mirror_of
 from tasks.spec import StepCall
@@ -28,8 +29,14 @@ class Watch:
         self._run_id = run_id
         self._spool: Spool | None = None
         self._spooling = True
+        self._computing = False
         self.on_checkpoint: Callable[[dict[str, Any]], None] = lambda message: None
         """Told of every training checkpoint."""
+        self._lock = threading.Lock()
+        """Held while a point is kept: the machine is sampled in another thread."""
+        self._held: list[Point] = []
+        """System metrics of a step without a run in MLflow; only curves are worth opening one later."""
+        self._system_metrics = SystemMetrics(self._keep_sample)
 
     def __enter__(self) -> "Watch":
         return self
@@ -38,6 +45,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The computation is over, or has failed."""
+        self._system_metrics.stop()
         if self._spool is not None and self._spooling:
             try:
                 self._spool.end("FINISHED" if kind is None else "FAILED")
@@ -46,31 +54,48 @@ class Watch:
 
     def __call__(self, message: dict[str, Any]) -> None:
         """One message of `infra.launch.Launcher.run`."""
-        if message["kind"] == "start":
+        if message["kind"] == "start" and not self._computing:  # it starts again when memory has run out
+            self._computing = True
             self.started = datetime.now(UTC)
-        if message["kind"] == "log" and self._spooling:
-            try:
-                self._keep(Point(message["step"], message["metrics"], int(time.time() * 1000)))
-            except OSError as failure:
-                self._warn(failure)
+            self._system_metrics.start()
+        if message["kind"] == "log":
+            with self._lock:
+                self._keep(Point(message["step"], message["metrics"], message["milliseconds"]))
         if message["kind"] == "checkpoint":
             self.on_checkpoint(message)
         else:
             self._context.listener(self._call.label, message)
 
+    def _keep_sample(self, point: Point) -> None:
+        with self._lock:
+            if self._spool is None and self._run_id is None:
+                self._held.append(point)
+            else:
+                self._keep(point)
+
     def _keep(self, point: Point) -> None:
-        if self._spool is None:
-            self._spool = self._context.curves.open(
-                Target(
-                    recipe=self._context.recipe.name,
-                    step=self._call.label,
-                    fingerprint=self._fingerprint,
-                    run_id=self._run_id,
-                    pipeline_run_id=self._context.lineage.run_id,
-                    mirror=mirror_of(self._call),
-                )
+        if not self._spooling:
+            return
+        try:
+            if self._spool is None:
+                self._spool = self._open()
+            for kept in (*self._held, point):
+                self._spool.append(kept)
+            self._held.clear()
+        except OSError as failure:
+            self._warn(failure)
+
+    def _open(self) -> Spool:
+        return self._context.curves.open(
+            Target(
+                recipe=self._context.recipe.name,
+                step=self._call.label,
+                fingerprint=self._fingerprint,
+                run_id=self._run_id,
+                pipeline_run_id=self._context.lineage.run_id,
+                mirror=mirror_of(self._call),
             )
-        self._spool.append(point)
+        )
 
     def _warn(self, failure: OSError) -> None:
         """A full disk costs the rest of the curves, not the training."""

@@ -68,6 +68,16 @@ class MlflowServer:
             self._process.wait()
             self._process = None
 
+    def pause(self) -> None:
+        """Take requests and answer none, until `resume`."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Answer again, what was asked meanwhile first."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import SyntheticConfig
-from forgetting_core.progress import Progress
+from forgetting_core.progress import Progress, now
 from forgetting_core.tables import IGNORE_INDEX
 
 Example = tuple[torch.Tensor, torch.Tensor]
@@ -73,7 +73,7 @@ def pretrain(
             losses.append(loss.item())
             progress.advance(step, settings.steps, "steps")
             if step % LOG_EVERY == 0:
-                progress.log(step, {"pretrain/loss": losses[-1]})
+                progress.log(step, {"pretrain/loss": losses[-1]}, now())
     return model.eval(), losses
 
 

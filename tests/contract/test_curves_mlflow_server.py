@@ -11,8 +11,8 @@ from mlflow.entities import Metric
 
 from infra.curve_spool import Spool, Target
 from infra.curves import SKIPPED_TAG, CurveSender
-from infra.lineage import INCOMPLETE_TAG, Lineage, Produced
-from infra.lineage_writer import Point
+from infra.lineage import Lineage, Produced
+from infra.lineage_writer import INCOMPLETE_TAG, Point
 from tests.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -230,3 +230,31 @@ def test_recording_goes_on_when_the_server_is_back(server, client, tmp_path):
     pipeline = client.get_run(lineage.run_id)
     assert pipeline.info.status == "FINISHED"
     assert "failed" in pipeline.data.tags[INCOMPLETE_TAG]
+
+
+@pytest.mark.parametrize("status, shown", [("FINISHED", "FINISHED"), (None, "KILLED")])
+def test_run_that_mlflow_did_not_hear_the_end_of_is_closed_by_the_next(server, client, tmp_path, status, shown):
+    lineage = Lineage.start(server.uri, experiment="forgetting", recipe="open")
+    over, going_on = lineage.start_step("reference"), lineage.start_step("forget")
+    lineage.finish_step(over)
+    curves = sender(server, tmp_path)
+    curves.begin("open", lineage.run_id)
+    sender(server, tmp_path).drain(PATIENCE)
+    assert client.get_run(lineage.run_id).info.status == "RUNNING"  # and is not for others to close
+    if status is not None:
+        curves.end(status, recorded=False)
+    del curves  # as with its process
+    later = sender(server, tmp_path)
+    later.drain(PATIENCE)
+    runs = [client.get_run(run_id) for run_id in (lineage.run_id, going_on, over)]
+    assert [run.info.status for run in runs] == [shown, shown, "FINISHED"]
+    assert [INCOMPLETE_TAG in run.data.tags for run in runs] == [True, True, False]
+    assert list(later.folder.iterdir()) == []
+
+
+def test_run_that_mlflow_heard_the_end_of_leaves_nothing(server, tmp_path):
+    curves = sender(server, tmp_path)
+    curves.begin("closed", "a-run")
+    curves.drain(PATIENCE)
+    curves.end("FINISHED", recorded=True)
+    assert list(curves.folder.iterdir()) == []

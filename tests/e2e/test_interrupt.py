@@ -5,7 +5,10 @@ import signal
 import time
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from tests.cli import Cli, states
+from tests.curves import assert_mlflow_has_the_stored_curves
 
 ARGUMENTS = (
     "run",
@@ -43,4 +46,7 @@ def test_an_interrupted_run_says_how_to_continue_and_does(tmp_path: Path) -> Non
     again = cli.run(*ARGUMENTS)
     assert "forget: resumed after optimizer step" in again.stderr
     assert "score[base]: cached" in again.stderr
-    assert set(states(cli.json(*ARGUMENTS)).values()) == {"cached"}
+    document = cli.json(*ARGUMENTS)
+    assert set(states(document).values()) == {"cached"}
+    client = MlflowClient(f"sqlite:///{cli.state_dir / 'mlflow.db'}")
+    assert_mlflow_has_the_stored_curves(client, document["steps"]["forget"], "forget")

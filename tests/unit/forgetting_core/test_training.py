@@ -96,6 +96,28 @@ def test_the_weights_do_not_depend_on_the_micro_batch(
     assert difference(untrained, {name: value.to(torch.float32) for name, value in found[6].items()}) > 1e-3
 
 
+class Listener(Progress):
+    """Keeps (step, curves, milliseconds) of what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[int, dict[str, float], int]] = []
+
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
+        self.heard.append((step, metrics, milliseconds))
+
+
+def stored_curves(checkpoint: Path) -> list[tuple[int, dict[str, float], int]]:
+    """The same from the file beside the weights."""
+    lines = (checkpoint / "aux/metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [
+        (record.pop("step"), {f"train/{name}": record[name] for name in record if name != "milliseconds"}, at)
+        for record in records
+        for at in [record["milliseconds"]]
+    ]
+
+
 class StopAfter(Progress):
     """Asks the step to stop after so many optimizer steps."""
 
@@ -103,7 +125,7 @@ class StopAfter(Progress):
         super().__init__()
         self.steps = steps
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
         self.stop_requested = step == self.steps
 
 
@@ -129,18 +151,26 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_drops_later_curves(
     class Killed(BaseException):
         pass
 
-    class KillAfter(Progress):
-        def log(self, step: int, metrics: dict[str, float]) -> None:
+    class KillAfter(Listener):
+        def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
+            super().log(step, metrics, milliseconds)
             if step == 6:
                 raise Killed
 
     config = ForgetConfig(**{**FULL, "epochs": 2})
     whole = train(config, base, data, labels, tmp_path / "whole")
+    killed, resumed = KillAfter(), Listener()
     with pytest.raises(Killed):
-        train(config, base, data, labels, tmp_path / "cut", progress=KillAfter(), checkpoint_every=4)
+        train(config, base, data, labels, tmp_path / "cut", progress=killed, checkpoint_every=4)
     assert (tmp_path / "cut-work/step-4").is_dir()
-    assert difference(whole, train(config, base, data, labels, tmp_path / "cut")) == 0
-    assert len((tmp_path / "cut/aux/metrics.jsonl").read_text().splitlines()) == 8
+    with (tmp_path / "cut-work/metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "millis')
+    weights = train(config, base, data, labels, tmp_path / "cut", progress=resumed)
+    assert difference(whole, weights) == 0
+    # whoever listens to the attempt that completes hears what the file says: the first steps with their first times
+    assert [step for step, _, _ in resumed.heard] == list(range(1, 9))
+    assert resumed.heard[:4] == killed.heard[:4]
+    assert resumed.heard == stored_curves(tmp_path / "cut")
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)

@@ -1,0 +1,62 @@
+"""The curves of a training as a file that is stored with the checkpoint: what was told of it, and when.
+
+It is written before anybody hears of a step, and goes on where a resumed training does. So whoever listens to the
+attempt that completes has heard exactly what the file says, whatever was lost on the way can be told again from it.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from forgetting_core.progress import Progress, now
+
+METRICS_FILE = "metrics.jsonl"
+"""Of `aux/`: a line per optimizer step with `step` (from 1), `milliseconds` (since the epoch), and its values."""
+CURVES = "train/"
+"""Put before the names of the values where others hear of them."""
+
+
+class MetricsFile:
+    """`metrics.jsonl` in the making. Used as `with MetricsFile(…) as metrics_file`."""
+
+    def __init__(self, path: Path, start: int, progress: Progress) -> None:
+        """Go on after `start` steps, without what a killed attempt wrote after its last checkpoint.
+
+        The steps before are told to `progress` again as of when they were: this attempt is a run of its own to it.
+        """
+        self.last: dict[str, Any] = {}
+        """The values of the last step."""
+        self._progress = progress
+        self._path = path
+        self._file = path.open("a+b")
+        self._file.seek(0)
+        for _ in range(start):
+            self._tell(json.loads(self._file.readline()))
+        self._file.truncate()
+
+    def __enter__(self) -> "MetricsFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Optimizer step `step` is done."""
+        record = {"step": step, "milliseconds": now(), **values}
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+        self._tell(record)
+
+    def sync(self) -> Path:
+        """The file, on the disk with all that was logged: to be called before a checkpoint is written."""
+        os.fsync(self._file.fileno())
+        return self._path
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        self.last = {name: value for name, value in record.items() if name not in ("step", "milliseconds")}
+        curves = {f"{CURVES}{name}": value for name, value in self.last.items()}
+        self._progress.log(record["step"], curves, record["milliseconds"])
