@@ -30,6 +30,7 @@ from forgetting_core.errors import InputError
 from infra.commits import Commit
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
+from infra.objects import UnavailableError
 from infra.sources import Ref
 from infra.staging import ArtifactMissingError
 from tasks.computation import compute_and_commit
@@ -52,7 +53,14 @@ class RegeneratedError(Exception):
 def as_task(spec: StepSpec) -> Any:
     """The Prefect task of one kind of step; submit it with a `StepCall` and its inputs."""
 
-    @task(name=spec.name, cache_policy=NO_CACHE, persist_result=False, task_run_name="{call.label}")
+    @task(
+        name=spec.name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        task_run_name="{call.label}",
+        # how often, and after how long, is for Prefect's settings to say: PREFECT_TASKS_DEFAULT_RETRIES
+        retry_condition_fn=_may_pass,
+    )
     def step(call: StepCall, inputs: Inputs) -> StepResult | State[StepResult]:
         result = run_step(call, inputs, refresh=_refresh_asked())
         if result.state == "ran":
@@ -61,6 +69,11 @@ def as_task(spec: StepSpec) -> Any:
         return Completed(name=result.state.capitalize(), message=message, data=result)
 
     return step
+
+
+def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether a failure may be gone by the next attempt: the store's, not the recipe's, the data's or the code's."""
+    return isinstance(state.result(raise_on_failure=False), UnavailableError)
 
 
 def _refresh_asked() -> bool:

@@ -11,6 +11,7 @@ from infra.curve_spool import Spool, Target
 from infra.lineage_writer import Point
 from infra.system_metrics import SystemMetrics
 from tasks.context import RunContext
+from tasks.progress_artifact import StepProgress
 from tasks.records import mirror_of
 from tasks.spec import StepCall
 
@@ -37,6 +38,7 @@ class Watch:
         self._held: list[Point] = []
         """System metrics of a step without a run in MLflow; only curves are worth opening one later."""
         self._system_metrics = SystemMetrics(self._keep_sample)
+        self._progress = StepProgress(call.label)
 
     def __enter__(self) -> "Watch":
         return self
@@ -46,6 +48,7 @@ class Watch:
     ) -> None:
         """The computation is over, or has failed."""
         self._system_metrics.stop()
+        self._progress.close()
         if self._spool is not None and self._spooling:
             try:
                 self._spool.end("FINISHED" if kind is None else "FAILED")
@@ -61,6 +64,8 @@ class Watch:
         if message["kind"] == "log":
             with self._lock:
                 self._keep(Point(message["step"], message["metrics"], message["milliseconds"]))
+        if message["kind"] == "advance":
+            self._progress(message)
         if message["kind"] == "checkpoint":
             self.on_checkpoint(message)
         else:
