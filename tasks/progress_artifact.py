@@ -1,14 +1,14 @@
 """A running step's progress in Prefect's UI: one artifact per task run, updated about once a second.
 
-A thread of its own talks to Prefect, and what comes while it does is left out, so that a server that is slow or away
-never holds a step up.
+A thread of its own talks to Prefect, and what comes while it does is left out, so that a server that is slow or
+away never holds a step up.
 """
 
 import contextvars
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -50,5 +50,5 @@ class StepProgress:
 
 def _show(known: UUID | None, percent: float, text: str) -> UUID:
     if known is None:
-        return create_progress_artifact(percent, description=text)
-    return update_progress_artifact(known, percent, text)
+        return cast(UUID, create_progress_artifact(percent, description=text))
+    return cast(UUID, update_progress_artifact(known, percent, text))

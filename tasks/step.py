@@ -72,7 +72,7 @@ def as_task(spec: StepSpec) -> Any:
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failure may be gone by the next attempt: the store's, not the recipe's, the data's or the code's."""
+    """Whether a failure may be gone by the next attempt: the store's, unlike the recipe's, the data's or ours."""
     return isinstance(state.result(raise_on_failure=False), UnavailableError)
 
 
