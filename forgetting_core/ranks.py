@@ -29,6 +29,7 @@ class Ranks:
     def __init__(self, device: str) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.count: int = self.accelerator.num_processes
+        self.index: int = self.accelerator.process_index
         self.main: bool = self.accelerator.is_main_process
         """Whether this rank writes files and reports."""
 
@@ -50,7 +51,7 @@ class Ranks:
 
     def deal(self, items: Sequence[_T], idle: Callable[[_T], _T]) -> list[_T]:
         """This rank's share; where others have one more, `idle(first item)`, since all must take equally many."""
-        mine = list(items[self.accelerator.process_index :: self.count])
+        mine = list(items[self.index :: self.count])
         return mine if len(mine) * self.count >= len(items) else [*mine, idle(items[0])]
 
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[None]:

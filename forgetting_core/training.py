@@ -5,7 +5,6 @@ not know: signed token weights, λ, and token counts over the whole optimizer st
 """
 
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -130,9 +129,9 @@ class TrainingRun:
         self.model.eval()
 
     def _metrics_file(self, start: int) -> MetricsFile:
-        """It begins with what the checkpoint has of it; ranks that do not report write to nowhere."""
+        """It begins with what the checkpoint has of it; that of a rank which does not report is scratch."""
         if not self.ranks.main:
-            return MetricsFile(Path(os.devnull), 0, self.progress)
+            return MetricsFile(self.work / f"rank-{self.ranks.index}.jsonl", 0, self.progress)
         path = self.work / METRICS_FILE
         if start:
             shutil.copyfile(checkpoint_folder(self.work, start) / METRICS_FILE, path)

@@ -8,6 +8,7 @@ with its parent.
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -24,12 +25,14 @@ from tasks.child import Job, Summary
 
 ERRORS = {kind.__name__: kind for kind in (InputError, Interrupted, NumericalError, OutOfMemoryError)}
 """Those that mean something to whoever waits for the step."""
+_CONNECTION = re.compile("gloo|NCCL|TCPStore|DistNetworkError|DistBackendError")
+"""How the others say that a rank is gone."""
 LOG_FILE = "ranks.log"
 LOG_TAIL = 2000
 
 
 class RanksDiedError(RuntimeError):
-    """A rank ended without a word."""
+    """A rank ended without a word, or could not be reached any more."""
 
 
 def run_in_ranks(job: Job, channel: Channel) -> Summary:
@@ -128,7 +131,8 @@ def _encode(job: Job) -> dict[str, Any]:
 
 
 def _decode_error(said: dict[str, Any]) -> BaseException:
-    error = ERRORS.get(said["error"], RuntimeError)(said["text"])
+    kind = ERRORS.get(said["error"], RanksDiedError if _CONNECTION.search(said["text"]) else RuntimeError)
+    error = kind(said["text"])
     error.add_note(said["trace"])
     return error
 
