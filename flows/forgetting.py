@@ -29,6 +29,7 @@ from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
+from tasks.report_page import show_report
 from tasks.source import CodeIdentity, code_warnings, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
@@ -36,6 +37,7 @@ from tasks.step import RegeneratedError, as_task
 EXPERIMENT = "forgetting"
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
+_NOT_HEADLINE = ("_stderr", "/tokens")
 MAX_WAITING_STEPS = 64
 """Threads of the flow: a step that waits for its inputs occupies one."""
 logger = logging.getLogger(__name__)
@@ -123,6 +125,7 @@ def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described
 
 def open_context(recipe: Recipe, settings: Settings) -> RunContext:
     """Connect to the store and the lineage."""
+    made_by = provenance()
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
@@ -130,6 +133,10 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         variant=f"ρ={recipe.partition.rho}",
         params={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         tags={
+            "mlflow.source.name": f"forgetting run {recipe.name}",
+            "mlflow.source.git.commit": made_by["git_commit"],
+            "git_dirty": made_by["git_dirty"],
+            "host": made_by["host"],
             "prefect_flow_run_id": flow_run.id,
             "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
         },
@@ -149,7 +156,7 @@ def open_context(recipe: Recipe, settings: Settings) -> RunContext:
         work_dir=settings.work_dir,
         listener=LISTENER.get(),
         flow_run_id=str(flow_run.id),
-        provenance={**provenance(), "prefect_flow_run_id": str(flow_run.id)},
+        provenance={**made_by, "prefect_flow_run_id": str(flow_run.id)},
     )
 
 
@@ -219,15 +226,18 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     context.store.write_head(recipe.name, record)
     final = outcome.steps["forget"].ref
     states = [result.state for result in outcome.steps.values()]
+    metrics = numbers(outcome.metrics)
     _end(
         context,
         "FINISHED",
         metrics={
-            **numbers(outcome.metrics),
+            **metrics,
             "steps_ran": float(states.count("ran")),
             "steps_cached": float(states.count("cached")),
         },
+        headline=[name for name in metrics if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)],
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
         model_tags={"rho": recipe.partition.rho, "objective": recipe.forget.objective},
         summary={"recipe": identity(recipe), "store": context.store.root},
     )
+    show_report(context, outcome.steps["report"])

@@ -1,6 +1,7 @@
 """Reading a recipe: YAML, `--set` overrides, and messages that name the field, the value and what is allowed."""
 
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic_core import ErrorDetails
 
 from forgetting_core.config import Recipe
 from forgetting_core.errors import InputError
+
+_CREDENTIALS = re.compile(r"://[^/\s]*(@|:[^\s]*@)|https?://\S*\?")
+"""In an address. Keys of object stores contain slashes, so the `@` may come late."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,7 +34,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise InputError(f"recipe {path}: expected keys such as `model:` and `data:`, found {_shown(data)}")
     data = _unshared(data)
+    _refuse_credentials(f"recipe {path}", data)
     for override in overrides:
+        _refuse_credentials(f"--set {override.partition('=')[0]}", override)
         _apply(data, override)
     return parse_recipe(data, str(path))
 
@@ -42,6 +48,21 @@ def parse_recipe(data: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     except ValidationError as error:
         faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors())
         raise InputError(f"{origin}: the recipe is wrong\n{faults}") from error
+
+
+def _refuse_credentials(origin: str, value: Any) -> None:
+    """A recipe is recorded, shown and fingerprinted as it stands; the message does not repeat the value."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_credentials(f"{origin}: {key}", item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_credentials(origin, item)
+    elif isinstance(value, str) and _CREDENTIALS.search(value):
+        raise InputError(
+            f"{origin}: an address with a user, a password or a signature in it; a recipe is recorded as it is: "
+            "give the address without, and credentials by the environment (AWS_…, HF_TOKEN)"
+        )
 
 
 def _unshared(value: Any) -> Any:

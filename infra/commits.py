@@ -7,7 +7,15 @@ mounted elsewhere still works; the store makes them absolute when it hands a rec
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from infra.fingerprint import canonical_json, fingerprint
 from infra.manifest import RelativePath, Sha256
@@ -34,6 +42,13 @@ class Input(BaseModel):
 
     digest: str
     uri: str | None = None
+    files: dict[str, Sha256] = {}
+    """{address: sha256} of raw files; empty, and then not in the record, for an artifact."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_files(self, record: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = record(self)
+        return fields if self.files else {name: value for name, value in fields.items() if name != "files"}
 
 
 class Commit(BaseModel):

@@ -11,20 +11,23 @@ import logging
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from infra.lineage_connection import absolute_uri, open_experiment, outages
+from infra.lineage_experiment import NOTE_TAG, describe_experiment, show_metrics, view_path
 from infra.lineage_mlflow import as_tags, register_version, safe_model_name
 from infra.lineage_notes import (
     DESCRIPTION_CHARACTERS,
-    TAG_CHARACTERS,
     Produced,
     StepRecord,
+    Trail,
     escape_markdown,
+    model_note,
+    model_path,
     pipeline_note,
     run_path,
     step_note,
+    version_path,
 )
 from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
 from infra.programs import program
@@ -36,7 +39,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 CURRENT_ALIAS = "current"
 """On the version that the last finished run ended with; MLflow reserves the alias `latest` for itself."""
 
-_NOTE = "mlflow.note.content"
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -96,8 +98,9 @@ class Lineage:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> "Lineage":
-        """Open the pipeline run `{recipe} {variant} · {date}`; never raises for an MLflow that cannot be reached.
+        """Open the pipeline run `{recipe} {variant}`; never raises for an MLflow that cannot be reached.
 
+        The end of the run adds to its name how many steps ran and were cached.
         `tracking_uri` is a server (`http://…`) or an SQLite file (`sqlite:///…`), which is created when missing.
         Params are an allow-list of the caller's making; those that are None are left out.
         """
@@ -121,7 +124,7 @@ class Lineage:
 
         `producer_run_id` is the child run that produced a cached step's artifacts.
         """
-        pipeline_run, experiment_id = self._ids()
+        pipeline_run, _ = self._ids()
         inputs = _distinct(inputs)
         with self._lock:
             producers = {i.digest: self._producers[i.digest] for i in inputs if i.digest in self._producers}
@@ -149,8 +152,12 @@ class Lineage:
         with self._lock:
             self._steps[run_id] = record
             self._open_steps[run_id] = None
-        self._writer.log(run_id, params=params, tags={_NOTE: step_note(record, experiment_id, pipeline_run)})
         self._writer.log_inputs(run_id, inputs, context=step, producers=producers)
+        trail = self._trail()
+        for item in inputs:
+            if item.kind == "model" and item.digest not in producers:
+                self._writer.describe_model(item, model_note(trail, item))
+        self._writer.log(run_id, params=params, tags={NOTE_TAG: step_note(trail, record)})
         with self._lock:
             raw = [i for i in inputs if i.digest not in producers]
             raw = [i for i in raw if (i.name, i.digest) not in self._pipeline_inputs]
@@ -202,7 +209,7 @@ class Lineage:
         tags: Mapping[str, object],
         status: Status,
     ) -> Literal[True]:
-        pipeline_run, experiment_id = self._ids()
+        pipeline_run, _ = self._ids()
         record = self._steps[run_id]
         record.outputs, record.seconds = outputs, seconds
         record.metrics = {key: float(value) for key, value in metrics.items()}
@@ -222,12 +229,16 @@ class Lineage:
             if item.kind == "model"
         ]
         self._writer.log_outputs(run_id, models)
+        trail = self._trail()
+        for item in outputs:
+            if item.kind == "model":
+                self._writer.describe_model(item, model_note(trail, item))
         self._writer.log(run_id, metrics=record.metrics | ({} if seconds is None else {"seconds": seconds}))
-        note = step_note(record, experiment_id, pipeline_run)
-        self._writer.close(run_id, status, {**tags, **_artifact_tags("output", outputs, {}), _NOTE: note})
+        note = step_note(trail, record)
+        self._writer.close(run_id, status, {**tags, **_artifact_tags("output", outputs, {}), NOTE_TAG: note})
         with self._lock:
             self._open_steps.pop(run_id, None)
-        self._writer.log(pipeline_run, tags={_NOTE: self._note(TAG_CHARACTERS)})
+        self._writer.log(pipeline_run, tags={NOTE_TAG: pipeline_note(self._trail(), [self._view_link()])})
         return True
 
     def step(
@@ -263,6 +274,7 @@ class Lineage:
         status: Status,
         *,
         metrics: Mapping[str, float] | None = None,
+        headline: Sequence[str] = (),
         final_model: Produced | None = None,
         model_tags: Mapping[str, object] | None = None,
         summary: Mapping[str, Any] | None = None,
@@ -270,7 +282,8 @@ class Lineage:
         """Close the pipeline run; steps still open get its status. A second call does nothing.
 
         `final_model` becomes the run's output and, in a finished run, the current version of the registered model
-        named after the recipe, with `model_tags` (ρ). `summary` is JSON data for `lineage.json`.
+        named after the recipe, with `model_tags` (ρ). `headline` names the metrics that are columns of the
+        experiment's page. `summary` is JSON data for `lineage.json`.
         """
         values = {key: float(value) for key, value in (metrics or {}).items()}
         with self._lock:
@@ -278,12 +291,19 @@ class Lineage:
                 return
             self._finished = True
             open_steps = list(self._open_steps)
-        pipeline_run, _ = self._ids()
+        pipeline_run, experiment_id = self._ids()
         for run_id in open_steps:
             self.finish_step(run_id, status=status)
         model = self._final_model(final_model, model_tags or {}, registered=status == "FINISHED")
         self._writer.log(pipeline_run, metrics=values)
-        self._writer.close(pipeline_run, status, {_NOTE: self._note(TAG_CHARACTERS), INCOMPLETE_TAG: self._gap})
+        show_metrics(self._writer.client, experiment_id, headline)
+        trail = self._trail()
+        tags = {
+            NOTE_TAG: pipeline_note(trail, [*self._model_links(model), self._view_link()]),
+            "mlflow.runName": f"{self._title} · {trail.counts()}" if trail.steps else None,
+            INCOMPLETE_TAG: self._gap,
+        }
+        self._writer.close(pipeline_run, status, tags)
         self.closed = True
         document = {
             "experiment_id": self.experiment_id,
@@ -298,6 +318,12 @@ class Lineage:
         # last: the one write that goes to the artifact store, which may be down on its own
         text = json.dumps(public_data(document), indent=2, ensure_ascii=False, allow_nan=False)
         self._writer.client.log_text(pipeline_run, text + "\n", "lineage.json")
+
+    @_never_fails
+    def log_text(self, name: str, text: str) -> None:
+        """Make `text` the file `name` among the pipeline run's artifacts; also after `finish`."""
+        pipeline_run, _ = self._ids()
+        self._writer.client.log_text(pipeline_run, text, name)
 
     def ui_link(self) -> str:
         """Address of the pipeline run in MLflow's UI; for a database, in the UI that `ui_command` starts."""
@@ -320,8 +346,8 @@ class Lineage:
     ) -> None:
         client, self.experiment_id = open_experiment(self.tracking_uri, experiment)
         self._writer = RunWriter(client, self.experiment_id, self.recipe)
-        named = f"{self.recipe} {variant}".strip()
-        self._title = f"{named} · {datetime.now():%Y-%m-%d %H:%M}"
+        describe_experiment(client, self.experiment_id)
+        self._title = public_text(f"{self.recipe} {variant}".strip())
         described = {**tags, "recipe": self.recipe, "step": "pipeline"}
         run_id = self._writer.create_run(self._title, described)
         self._writer.log(run_id, params=params)
@@ -363,16 +389,31 @@ class Lineage:
                 run_id=producer,
                 tags=as_tags({**tags, "digest": item.digest, "uri": item.uri}),
                 alias=CURRENT_ALIAS,
-                description=self._note(DESCRIPTION_CHARACTERS),
+                description=model_note(self._trail(), item, DESCRIPTION_CHARACTERS),
             )
             self._writer.log(pipeline_run, tags={"model_version": version})
         return {"model_id": model_id, "uri": item.uri, "digest": item.digest, "version": version}
 
-    def _note(self, limit: int) -> str:
-        pipeline_run, experiment_id = self._ids()
-        title = f"[{escape_markdown(public_text(self._title))}]({run_path(experiment_id, pipeline_run)})"
+    def _trail(self) -> Trail:
+        run_id, experiment_id = self._ids()
         with self._lock:
-            return pipeline_note(title, list(self._steps.values()), experiment_id, limit)
+            steps = list(self._steps.values())
+        return Trail(experiment_id, run_id, self._title, steps, dict(self._writer.models))
+
+    def _view_link(self) -> str:
+        _, experiment_id = self._ids()
+        return f"[all pipeline runs]({view_path(experiment_id)})"
+
+    def _model_links(self, model: Mapping[str, Any] | None) -> list[str]:
+        if model is None:
+            return []
+        _, experiment_id = self._ids()
+        links = [f"[final model and its lineage]({model_path(experiment_id, model['model_id'])})"]
+        if model["version"] is not None:
+            name = safe_model_name(self.recipe)
+            path = version_path(name, model["version"])
+            links.append(f"[{escape_markdown(name)} version {model['version']}]({path})")
+        return links
 
 
 def _distinct(items: Sequence[Produced]) -> list[Produced]:

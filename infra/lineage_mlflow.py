@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infra.lineage_notes import Produced
+from infra.lineage_notes import Produced, escape_markdown
 from infra.public import public_text
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def register_version(
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=_registered(name, alias))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -150,6 +150,14 @@ def register_version(
         version = str(made.version)
     client.set_registered_model_alias(name, alias, version)
     return version
+
+
+def _registered(name: str, alias: str) -> str:
+    return (
+        f"Models fine-tuned by the recipe {escape_markdown(name)}, one version per set of weights. The tags of a "
+        f"version name ρ, the digest of the weights and their address; its description leads back to the data. The "
+        f"alias `{alias}` is on the version that the last finished run ended with."
+    )
 
 
 def _source(uri: str) -> "DatasetSource":

@@ -1,14 +1,17 @@
-"""The notes that an auditor reads in MLflow: markdown tables of steps and artifacts with links to the runs.
+"""The notes that an auditor reads in MLflow: markdown tables of steps and artifacts with links to runs and models.
 
 MLflow's pages show neither tags of models nor producers of datasets, but they render these tables, so they are the
-page from which a model is walked back to its data.
+pages on which a model is walked back to its data. A run's page shows a few lines until one asks for more: whatever
+leads on comes first.
 """
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 from infra.public import public_data, public_text, public_uri
 
@@ -16,6 +19,9 @@ TAG_CHARACTERS = 8000
 """Longest tag; MLflow cuts what is longer without a word."""
 DESCRIPTION_CHARACTERS = 5000
 """Longest description of a model version (the width of its column on PostgreSQL)."""
+_RAW_ROWS = 12
+_GAP = "&ensp;"  # MLflow shows tables without any space between the columns
+_ROW_NOTE = "\n\n{} more in lineage.json of the pipeline run."
 
 _NOT_VERBATIM = re.compile(r"[`|<>&\\\s]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~])")
@@ -32,6 +38,8 @@ class Produced:
     """Absolute: `s3://…`, `https://…` or a file path."""
     digest: str
     """sha256 of the content, 64 hex digits."""
+    files: tuple[tuple[str, str], ...] = ()
+    """(address, sha256) of the raw files that the digest was made of; empty for what a step produced."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.digest):
@@ -39,7 +47,17 @@ class Produced:
 
     def public(self) -> "Produced":
         """The same without credentials in its URI; only this is ever recorded."""
-        return replace(self, name=public_text(self.name), uri=public_uri(self.uri))
+        files = tuple((public_uri(address), digest) for address, digest in self.files)
+        return replace(self, name=public_text(self.name), uri=public_uri(self.uri), files=files)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `lineage.json`."""
+        record = asdict(self)
+        del record["files"]
+        return record | ({"files": dict(self.files)} if self.files else {})
+
+
+State = Literal["ran", "cached", "running", "failed", "killed"]
 
 
 @dataclass
@@ -48,7 +66,7 @@ class StepRecord:
 
     step: str
     run_id: str
-    state: Literal["running", "ran", "cached", "failed", "killed"]
+    state: State
     fingerprint: str | None
     producer_run_id: str | None
     """The child run that produced a cached step's artifacts."""
@@ -60,9 +78,14 @@ class StepRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float | None = None
 
+    @property
+    def maker_id(self) -> str:
+        """The run in which the step's artifacts were computed."""
+        return self.producer_run_id or self.run_id
+
     def as_json(self) -> dict[str, Any]:
         """The step's entry in `lineage.json`."""
-        inputs = [{**asdict(item), "producer_run_id": self.producers.get(item.digest)} for item in self.inputs]
+        inputs = [{**item.as_json(), "producer_run_id": self.producers.get(item.digest)} for item in self.inputs]
         record: dict[str, Any] = public_data(
             {
                 "step": self.step,
@@ -75,12 +98,56 @@ class StepRecord:
                 "metrics": self.metrics,
             }
         )
-        return record | {"inputs": inputs, "outputs": [asdict(item) for item in self.outputs]}
+        return record | {"inputs": inputs, "outputs": [item.as_json() for item in self.outputs]}
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What the notes of one pipeline run tell of, as far as the run has come."""
+
+    experiment_id: str
+    run_id: str
+    title: str
+    """Of the pipeline run."""
+    steps: Sequence[StepRecord]
+    models: Mapping[str, str]
+    """Digest of a model -> its id in MLflow."""
+
+    def maker(self, digest: str) -> StepRecord | None:
+        """The step that produced this content; None for a raw input."""
+        made = (step for step in self.steps if any(item.digest == digest for item in step.outputs))
+        return next(made, None)
+
+    def ancestors(self, digest: str) -> list[StepRecord]:
+        """The steps behind this content, the nearest first."""
+        found: dict[str, StepRecord] = {}
+        queue = [digest]
+        for wanted in queue:
+            step = self.maker(wanted)
+            if step is not None and step.run_id not in found:
+                found[step.run_id] = step
+                queue += [item.digest for item in step.inputs]
+        return [step for step in reversed(self.steps) if step.run_id in found]
+
+    def counts(self) -> str:
+        """Such as `6 ran, 8 cached`."""
+        states = Counter(step.state for step in self.steps)
+        return ", ".join(f"{states[state]} {state}" for state in get_args(State) if states[state])
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
     """Address of a run's page within MLflow's UI; without the query it opens the pages for chat applications."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def model_path(experiment_id: str, model_id: str) -> str:
+    """Address of the page of a model that a run has logged."""
+    return f"#/experiments/{experiment_id}/models/{model_id}?workflowType=machine_learning"
+
+
+def version_path(name: str, version: str) -> str:
+    """Address of the page of a registered model's version."""
+    return f"#/models/{quote(name)}/versions/{version}?workflowType=machine_learning"
 
 
 def escape_markdown(text: str) -> str:
@@ -93,44 +160,113 @@ def verbatim(text: str) -> str:
     return escape_markdown(text) if not text or _NOT_VERBATIM.search(text) else f"`{text}`"
 
 
-def pipeline_note(title: str, steps: Iterable[StepRecord], experiment_id: str, limit: int = TAG_CHARACTERS) -> str:
-    """The lineage table of a pipeline run: a row per artifact of each step, in the order of the steps."""
+def pipeline_note(trail: Trail, links: Iterable[str] = (), limit: int = TAG_CHARACTERS) -> str:
+    """The note of a pipeline run: `links` (markdown) of what to look at, the raw inputs, and a row per step."""
+    title = " · ".join([f"**{escape_markdown(trail.title)}**", trail.counts() or "no step yet", *links])
     rows = []
-    for record in steps:
-        link = _link(record.step, experiment_id, record.run_id)
-        state: str = record.state
-        if record.producer_run_id:
-            state += f", {_link('produced here', experiment_id, record.producer_run_id)}"
-        rows += [(link, state, *_cells(item)) for item in record.outputs] or [(link, state, "", "", "")]
-    return _table(title, ("step", "state", "artifact", "digest", "uri"), rows, limit)
+    for step in trail.steps:
+        state: str = step.state
+        if step.producer_run_id:
+            state += f", {_link('made by this run', run_path(trail.experiment_id, step.producer_run_id))}"
+        rows.append((_step_link(trail, step.step, step.run_id), state, *_made(trail, step)))
+    raw = _raw_lines(trail, trail.steps)
+    return _join(
+        [title, raw, _table(("step", "state", "wrote", "digest"), rows, limit - len(title) - len(raw) - 4)]
+    )
 
 
-def step_note(record: StepRecord, experiment_id: str, pipeline_run_id: str) -> str:
-    """The note of one step's run: what went in, what came out, and which runs to look at next."""
-    title = f"Step {escape_markdown(record.step)} of {_link('this pipeline run', experiment_id, pipeline_run_id)}"
+def step_note(trail: Trail, record: StepRecord) -> str:
+    """The note of one step's run: what went in, what came out, and where to look next."""
+    of_run = _step_link(trail, trail.title, trail.run_id)
+    title = f"Step **{escape_markdown(record.step)}** of pipeline run {of_run}"
     if record.producer_run_id:
-        title += f"; cached, {_link('produced by this run', experiment_id, record.producer_run_id)}"
-    rows = []
-    for item in record.inputs:
-        producer = record.producers.get(item.digest)
-        rows.append(("input", *_cells(item), _link("producer", experiment_id, producer) if producer else ""))
-    rows += [("output", *_cells(item), "") for item in record.outputs]
-    return _table(title, ("", "artifact", "digest", "uri", "link"), rows, TAG_CHARACTERS)
+        title += f"; cached, {_step_link(trail, 'made by this run', record.producer_run_id)}"
+    raw = _raw_lines(trail, [record])
+    rows = [("input", _named(trail, item, record), *_place(item)) for item in record.inputs]
+    rows += [("output", _named(trail, item), *_place(item)) for item in record.outputs]
+    limit = TAG_CHARACTERS - len(title) - len(raw) - 4
+    return _join([title, raw, _table(("", "artifact", "digest", "address"), rows, limit)])
 
 
-def _cells(item: Produced) -> tuple[str, str, str]:
-    return escape_markdown(item.name), verbatim(item.digest[:12]), verbatim(item.uri)
+def model_note(trail: Trail, item: Produced, limit: int = TAG_CHARACTERS) -> str:
+    """The note of a model: the steps behind it, the nearest first, and the raw inputs that all of it came from."""
+    steps = trail.ancestors(item.digest)
+    of_run = _step_link(trail, trail.title, trail.run_id)
+    if not steps:
+        files = [(escape_markdown(item.name), verbatim(digest), verbatim(place)) for place, digest in item.files]
+        title = f"A model that {of_run} was given: {verbatim(item.uri)}, content digest {verbatim(item.digest)}"
+        return _join([title, _table(("model", "sha256", "file"), files, limit - len(title) - 2)])
+    title = f"Made by step {_step_link(trail, steps[0].step, steps[0].maker_id)} of pipeline run {of_run}"
+    rows = [
+        (
+            _step_link(trail, step.step, step.maker_id),
+            *_made(trail, step),
+            ", ".join(_named(trail, read, step) for read in step.inputs),
+        )
+        for step in steps
+    ]
+    raw = _raw_lines(trail, steps)
+    return _join([title, _table(("step", "made", "digest", "from"), rows, limit - len(title) - len(raw) - 4), raw])
 
 
-def _link(text: str, experiment_id: str, run_id: str) -> str:
-    return f"[{escape_markdown(text)}]({run_path(experiment_id, run_id)})"
+def _place(item: Produced) -> tuple[str, str]:
+    return verbatim(item.digest[:12]), verbatim(item.uri)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> str:
+def _made(trail: Trail, step: StepRecord) -> tuple[str, str]:
+    names = ", ".join(_named(trail, item) for item in step.outputs)
+    return names, ", ".join(verbatim(item.digest[:12]) for item in step.outputs)
+
+
+def _named(trail: Trail, item: Produced, reader: StepRecord | None = None) -> str:
+    """`item`, linked to its own page if it is a model, else to the run that made it for `reader`."""
+    maker = trail.maker(item.digest)
+    made = next(output.name for output in maker.outputs if output.digest == item.digest) if maker else item.name
+    name = f"{maker.step} {made}" if maker and made != maker.step else made
+    if item.kind == "model" and item.digest in trail.models:
+        return _link(name, model_path(trail.experiment_id, trail.models[item.digest]))
+    producer = reader.producers.get(item.digest) if reader else None
+    return _step_link(trail, name, producer) if producer else escape_markdown(name)
+
+
+def _raw_lines(trail: Trail, steps: Sequence[StepRecord]) -> str:
+    """`_raw_rows` as a list, of which a page that shows a few lines shows more than of a table."""
+    rows = list(dict.fromkeys(row for step in steps for row in _raw_rows(trail, step)))
+    lines = [f"- raw {name}: {digest} {address}" for name, digest, address in rows[:_RAW_ROWS]]
+    return "\n".join(lines) + (_ROW_NOTE.format(len(rows) - _RAW_ROWS) if len(rows) > _RAW_ROWS else "")
+
+
+def _raw_rows(trail: Trail, step: StepRecord) -> Iterator[tuple[str, str, str]]:
+    """What a step read and no step made; of one that read nothing at all (synthetic data), what it made."""
+    for item in step.inputs if step.inputs else step.outputs:
+        if step.inputs and item.digest in step.producers:
+            continue
+        name = _named(trail, item, step)
+        if item.kind == "data" and item.files:
+            yield from ((name, verbatim(digest), verbatim(address)) for address, digest in item.files)
+        else:
+            yield f"{name} (content)", verbatim(item.digest), verbatim(item.uri)
+
+
+def _step_link(trail: Trail, text: str, run_id: str) -> str:
+    return _link(text, run_path(trail.experiment_id, run_id))
+
+
+def _link(text: str, path: str) -> str:
+    return f"[{escape_markdown(text)}]({path})"
+
+
+def _join(blocks: Iterable[str]) -> str:
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> str:
     """Rows that would pass `limit` characters are counted in a last line instead."""
-    text = "\n".join([title, "", _line(head), _line(["---"] * len(head))])
+    if not rows:
+        return ""
+    text = _head(*head)
     for done, row in enumerate(rows):
-        rest = f"\n\n{len(rows) - done} more rows are in lineage.json."
+        rest = _ROW_NOTE.format(len(rows) - done)
         line = "\n" + _line(row)
         if len(text) + len(line) + len(rest) > limit:
             return text + rest
@@ -138,5 +274,9 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], limit
     return text
 
 
+def _head(*cells: str) -> str:
+    return f"{_line(cells)}\n|{' --- |' * len(cells)}"
+
+
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {f'{_GAP} | '.join(cells)} |"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from infra.lineage_experiment import NOTE_TAG
 from infra.lineage_mlflow import as_params, as_tags, dataset_input, external_model, safe_key
 from infra.lineage_notes import Produced
 from infra.public import public_text
@@ -43,6 +44,8 @@ class RunWriter:
         self._model_lock = threading.Lock()
         self._input_lock = threading.Lock()
         self._skipped: dict[str, int] = {}
+        self.models: dict[str, str] = {}
+        """Digest of each model met so far -> its id."""
 
     def create_run(self, name: str, tags: Mapping[str, object]) -> str:
         """A new RUNNING run; returns its id."""
@@ -138,6 +141,13 @@ class RunWriter:
         """Id of the external model with the content of `item`; one at a time, or threads would duplicate it."""
         tags = as_tags({"recipe": self.recipe, "step": step, "producer_run_id": source_run_id})
         with self._model_lock:
-            return external_model(
+            self.models[item.digest] = external_model(
                 self.client, self.experiment_id, item, name=name, source_run_id=source_run_id, tags=tags
             )
+            return self.models[item.digest]
+
+    def describe_model(self, item: Produced, note: str) -> None:
+        """Give a model that `model` has met its description, unless it has one."""
+        model_id = self.models[item.digest]
+        if NOTE_TAG not in self.client.get_logged_model(model_id).tags:
+            self.client.set_logged_model_tags(model_id, {NOTE_TAG: note})

@@ -1,7 +1,7 @@
 """What an artifact consists of: its files, their digests and roles, and the digest of the whole and of parts.
 
-`identity` files are the content; `aux` files (everything below `aux/`, and `README.md`: statistics, times, logs)
-are stored and verified but do not move the digest, or they would defeat the early cut-off.
+`identity` files are the content; `aux` files (everything below `aux/`, and `AUX_FILES`: statistics, times, logs,
+pages for people) are stored and verified but do not move the digest, or they would defeat the early cut-off.
 """
 
 import os
@@ -17,6 +17,8 @@ from infra.fingerprint import canonical_json
 from infra.objects import StoreError, check_key
 
 MANIFEST = "manifest.json"
+AUX_FILES = ("README.md", "report.html")
+"""For people, and about the run as well: at the top of an artifact, not of its content."""
 Role = Literal["identity", "aux"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, AfterValidator(check_key)]
@@ -122,8 +124,8 @@ def identity_bytes(entries: "tuple[FileEntry, ...] | list[FileEntry]") -> int:
 
 
 def role_of(path: str) -> Role:
-    """`aux` for `README.md` and everything below `aux/`."""
-    return "aux" if path == "README.md" or path.startswith("aux/") else "identity"
+    """`aux` for `AUX_FILES` and everything below `aux/`."""
+    return "aux" if path in AUX_FILES or path.startswith("aux/") else "identity"
 
 
 def files_of(folder: Path) -> list[str]:

@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.public import public_uri
+
 STATE_DIR_VARIABLE = "FORGETTING_STATE_DIR"
 STORE_VARIABLE = "FORGETTING_STORE"
 LEASE_TTL_VARIABLE = "FORGETTING_LEASE_TTL"
@@ -37,9 +39,15 @@ class Settings:
         Raises `SettingError`.
         """
         state_dir = Path(os.environ.get(STATE_DIR_VARIABLE, ".forgetting")).resolve()
+        store_url = store or os.environ.get(STORE_VARIABLE) or str(state_dir / "store")
+        if public_uri(store_url) != store_url:
+            raise SettingError(
+                f"the store's address ({STORE_VARIABLE} or --store) holds a user, a password or a query, and it is "
+                "recorded with every run: give s3://bucket/prefix, and keys and endpoint in the AWS_… variables"
+            )
         return cls(
             state_dir=state_dir,
-            store_url=store or os.environ.get(STORE_VARIABLE) or str(state_dir / "store"),
+            store_url=store_url,
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
             work_dir=Path(work_dir).resolve() if work_dir else state_dir / "work",
             lease_ttl=_lease_ttl(),

@@ -34,6 +34,8 @@ class Ref:
     kind: Kind = "data"
     local: tuple[Path, ...] = ()
     """Where it is on this machine already; empty for what has to be staged from the store."""
+    files: tuple[tuple[str, str], ...] = ()
+    """(address, sha256) of each raw file, for those who check it by hand; empty for an artifact."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Sources:
                 raise SourceError(f"{field}: no such file: {url}; expected a JSONL, JSON or Parquet file")
             paths.append(found.resolve())
         names = {f"{index:04d}/{path.name}": self._digests.sha256(path) for index, path in enumerate(paths)}
-        return Ref(", ".join(urls), content_digest(names), "data", tuple(paths))
+        addresses = [url if "://" in url else str(path) for url, path in zip(urls, paths, strict=True)]
+        files = tuple(zip(addresses, names.values(), strict=True))
+        return Ref(", ".join(urls), content_digest(names), "data", tuple(paths), files)
 
     def folder(self, url: str, select: SelectFiles, *, kind: Kind, field: str) -> Ref | Unresolved:
         """A local or `s3://` folder; identity is the contents of the files that `select` picks."""
@@ -131,7 +135,9 @@ class Sources:
 
     def _folder_ref(self, url: str, folder: Path, select: SelectFiles, kind: Kind) -> Ref:
         names = {path.relative_to(folder).as_posix(): self._digests.sha256(path) for path in select(folder)}
-        return Ref(url, content_digest(names), kind, (folder,))
+        base = url if "://" in url else str(folder)
+        files = tuple((f"{base.rstrip('/')}/{name}", digest) for name, digest in names.items())
+        return Ref(url, content_digest(names), kind, (folder,), files)
 
     def _remote(self, url: str, field: str) -> Path | Unresolved:
         """The local copy of an object or folder; its listing (names, sizes, ETags) names the copy's folder."""

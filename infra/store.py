@@ -12,10 +12,12 @@ Artifacts are immutable and nothing is visible before its commit. "Not found" is
 wrong is a `StoreError`, or a broken store would look like an empty one and everything would run again.
 """
 
+import hashlib
 import json
 import re
 import uuid
 from collections.abc import Iterator
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from infra.digests import DigestCache
 from infra.fingerprint import canonical_json
 from infra.folder_objects import FolderObjects
 from infra.manifest import MANIFEST, Artifact, FileEntry, Manifest, files_of, role_of
-from infra.objects import NotFoundError, Objects, StoreError, is_safe
+from infra.objects import NotFoundError, Objects, StoreError, in_order, is_safe
 from infra.staging import ArtifactMissingError, Progress, counter, stage_download, verify
 from infra.urls import open_objects
 
+RUN_READERS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=\[\]-]*")
 
 
@@ -109,6 +112,24 @@ class Store:
         name = f"{digest}-{path.rsplit('/', 1)[1]}" if aux else digest
         return stage_download(self.objects, source, wanted, into / name, cache, progress)
 
+    def read_file(self, uri: str, name: str) -> bytes:
+        """One small file of an artifact, verified; auxiliary or not.
+
+        Raises `ArtifactMissingError` when the artifact is gone or has no such file, and `StoreError`.
+        """
+        path, part = self._split(uri)
+        entry = next((entry for entry in self._manifest(path).below(part) if entry.path == name), None)
+        key = f"{uri.removeprefix(f'{self.root}/')}/{name}"
+        if entry is None:
+            raise ArtifactMissingError(f"{self.root}/{key} is not in the artifact's manifest")
+        try:
+            data = self._objects.read(key)
+        except NotFoundError as error:
+            raise ArtifactMissingError(f"{self.root}/{key} is missing; run the step that makes it again") from error
+        if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+            raise StoreError(f"{self.root}/{key} is damaged: expected the SHA-256 {entry.sha256}, found {found}")
+        return data
+
     def commit(self, record: Commit) -> Commit:
         """Make `record` the commit of its step and fingerprint, unless there is one: then that one, `adopted`.
 
@@ -169,6 +190,13 @@ class Store:
     def read_run(self, flow_run_id: str) -> dict[str, Any] | None:
         """What `record_run` stored, or None."""
         return self._read_json(f"v1/runs/{_name(flow_run_id)}.json")
+
+    def newest_runs(self, limit: int) -> Iterator[dict[str, Any]]:
+        """What `record_run` stored for the `limit` runs that were written last, newest first; reads no others."""
+        newest = nlargest(limit, self._objects.find("v1/runs"), key=lambda stored: stored.modified)
+        for data in in_order(self._read_json, (stored.key for stored in newest), RUN_READERS):
+            if data is not None:  # not deleted since it was listed
+                yield data
 
     def write_head(self, recipe: str, data: dict[str, Any]) -> None:
         """Store what the recipe's last completed run used. Advisory: the last writer wins."""

@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetting_core.config import ExecutionConfig
 from forgetting_core.errors import OutOfMemoryError
 from forgetting_core.progress import Progress
 from infra.launch import Channel, Message
+
+if TYPE_CHECKING:
+    from forgetting_core.run_facts import RunFacts
 
 Summary = dict[str, Any]
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -27,6 +30,8 @@ class Job:
     out: Path
     work: Path
     execution: ExecutionConfig
+    facts: "RunFacts | None" = None
+    """About the run, for a step that asks; no part of its identity."""
 
     def path(self, name: str) -> Path:
         """The one folder of the input `name`."""

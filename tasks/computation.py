@@ -17,6 +17,7 @@ from infra.sources import Ref
 from infra.training_checkpoints import TrainingCheckpoints
 from tasks.child import Job, run_job
 from tasks.context import RunContext
+from tasks.facts import run_facts
 from tasks.preserve import Preserved
 from tasks.ranks import run_in_ranks
 from tasks.source import step_source
@@ -54,6 +55,7 @@ def compute_and_commit(
             out=out,
             work=attempt / "work",
             execution=context.execution,
+            facts=run_facts(context) if call.spec.about_run else None,
         )
         kept = TrainingCheckpoints(context.store, call.spec.name, fingerprint) if call.spec.trains else None
         try:
@@ -71,7 +73,9 @@ def compute_and_commit(
             digest=artifact.digest,
             bytes=artifact.bytes,
             outputs=_parts(call.spec, artifact),
-            inputs={name: Input(digest=ref.digest, uri=ref.uri) for name, ref in refs.items()},
+            inputs={
+                name: Input(digest=ref.digest, uri=ref.uri, files=dict(ref.files)) for name, ref in refs.items()
+            },
             summary=summary,
             provenance={
                 **context.provenance,

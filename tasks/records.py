@@ -23,7 +23,7 @@ def result_of(call: StepCall, commit: Commit, state: str) -> StepResult:
 
 def produced_of(inputs: dict[str, Ref]) -> list[Produced]:
     """A step's inputs for the lineage."""
-    return [Produced(name, ref.kind, ref.uri, ref.digest) for name, ref in inputs.items()]
+    return [Produced(name, ref.kind, ref.uri, ref.digest, ref.files) for name, ref in inputs.items()]
 
 
 def outputs_of(result: StepResult) -> list[Produced]:

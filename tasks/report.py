@@ -12,6 +12,7 @@ def compute(job: Job, progress: Progress) -> Summary:
     """See `forgetting_core.report.write_report`."""
     from forgetting_core.report import write_report
 
+    assert job.facts is not None  # asked for below
     return write_report(
         job.config["recipe"],
         data=job.path("data"),
@@ -24,9 +25,10 @@ def compute(job: Job, progress: Progress) -> Summary:
             for name in job.inputs
             if name.startswith(METRICS_PREFIX)
         },
+        facts=job.facts,
         out=job.out,
         progress=progress,
     )
 
 
-REPORT = StepSpec("report", version=2, compute=compute)
+REPORT = StepSpec("report", version=3, compute=compute, about_run=True)

@@ -38,6 +38,8 @@ class StepSpec:
     """Cuts a call whose input `data` is in a folder; see `tasks.shards`."""
     trains: bool = False
     """Whether it is a fine-tune: `execution.processes` ranks compute it, and its checkpoints are kept meanwhile."""
+    about_run: bool = False
+    """Whether the computation is told about the run that it is in: `Job.facts`."""
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,12 @@ PORTS = (
 
 
 class SeaweedFS:
-    """One running server with the bucket `BUCKET`; `folder` holds its data and its log."""
+    """One running server with the bucket `BUCKET` and one pair of keys; `folder` holds its data and its log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> None:
         self.folder = folder
+        self.access_key = access_key
+        self.secret_key = secret_key
         self.endpoint_url = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +48,7 @@ class SeaweedFS:
         """Start and wait until it answers. Raises `RuntimeError` with the end of its log."""
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
-        (self.folder / "s3.json").write_text(json.dumps(_identities()))
+        (self.folder / "s3.json").write_text(json.dumps(self._identities()))
         ports = _free_ports(len(PORTS))
         self.endpoint_url = f"http://127.0.0.1:{ports[0]}"
         log = self.folder / "weed.log"
@@ -74,12 +76,12 @@ class SeaweedFS:
             self._process.wait()
             self._process = None
 
-    def environment(self, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The standard AWS variables of a client of this server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": access_key,
-            "AWS_SECRET_ACCESS_KEY": secret_key,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
@@ -105,6 +107,11 @@ class SeaweedFS:
             *(f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)),
         ]
 
+    def _identities(self) -> dict[str, object]:
+        credentials = [{"accessKey": self.access_key, "secretKey": self.secret_key}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        return {"identities": [{"name": "test", "credentials": credentials, "actions": actions}]}
+
     def _answers(self) -> bool:
         import boto3
         from botocore.config import Config
@@ -113,8 +120,8 @@ class SeaweedFS:
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
             config=Config(retries={"max_attempts": 0}, connect_timeout=1, read_timeout=5),
         )
@@ -123,12 +130,6 @@ class SeaweedFS:
         except (BotoCoreError, ClientError):
             return False
         return True
-
-
-def _identities() -> dict[str, object]:
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    return {"identities": [{"name": "test", "credentials": credentials, "actions": actions}]}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -19,12 +19,14 @@ from matplotlib.ticker import PercentFormatter
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 INK, GRID, POSITIVE, NEGATIVE, NOISE = "#000001", "#000002", "#000003", "#000004", "#000005"
+SERIES = ("#000006", "#000007", "#000008", "#000009")
 CSS_COLOURS = {
     INK: "var(--ink)",
     GRID: "var(--line)",
     POSITIVE: "var(--positive)",
     NEGATIVE: "var(--negative)",
     NOISE: "var(--noise)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)},
 }
 STYLE = {
     "svg.fonttype": "none",

@@ -18,17 +18,22 @@ from forgetting_core.config import Recipe, identity
 from forgetting_core.json_files import write_json
 from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
-from forgetting_core.report import charts
-from forgetting_core.report.benchmarks import benchmark_table, read_metrics
+from forgetting_core.report import charts, model_charts
+from forgetting_core.report.benchmarks import Metrics, benchmark_table, read_metrics
+from forgetting_core.report.curves import CURVES, POINTS, ends, model_of, read_curves
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
+from forgetting_core.report.run_graph import draw_graph
 from forgetting_core.report.scored_split import ScoredSplit, read_scored_split
 from forgetting_core.report.statistics import count_everything
+from forgetting_core.report.sweep import read_sweep
 from forgetting_core.report.token_text import TokenText, visible
 from forgetting_core.report.token_view import static_rows
+from forgetting_core.run_facts import RunFacts
 
 REPORT_FILE = "report.html"
 STATISTICS_FILE = "statistics.json"
 SOURCES_SHOWN = 30
+STATE_SIGNS = {"ran": "▶", "cached": "✓", "evicted": "∅", "given": "◇"}
 
 
 def write_report(
@@ -40,14 +45,17 @@ def write_report(
     loss_reference: Path,
     token_labels: Path,
     metrics: Mapping[str, Path],
+    facts: RunFacts,
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write `report.html` and `statistics.json`; the same inputs give the same bytes.
 
     `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` a folder with `metrics.json` for
-    each model. Returns `{"tokens", "negative_share"}`, and where planted noise is known `"noise"`: its tokens and
-    share, the share of it called negative, chance, precision, and the ROC AUC of −influence as its detector.
+    each model. `facts` are on the page only, so the artifact's content is `statistics.json`.
+
+    Returns `{"tokens", "negative_share"}`, and where planted noise is known `"noise"`: its tokens and share, the
+    share of it called negative, chance, precision, and the ROC AUC of −influence as its detector.
 
     Raises `InputError` when the artifacts are of different splits or one cannot be read.
     """
@@ -60,16 +68,21 @@ def write_report(
             token["token"] = text.token_with_spaces(token["id"])
     statistics |= {"partition": identity(recipe.partition), "benchmarks": benchmark_table(models)}
     write_json(out / STATISTICS_FILE, statistics)
-    page = render_page(recipe, statistics, list(models), split, text)
+    page = render_page(recipe, statistics, models, facts, split, text)
     (out / REPORT_FILE).write_text(page, encoding="utf-8", newline="\n")
     progress.advance(statistics["tokens"], statistics["tokens"], "tokens")
     return {key: statistics[key] for key in ("tokens", "negative_share", "noise") if key in statistics}
 
 
 def render_page(
-    recipe: Recipe, statistics: dict[str, Any], models: list[str], split: ScoredSplit, text: TokenText
+    recipe: Recipe,
+    statistics: dict[str, Any],
+    models: Mapping[str, Metrics],
+    facts: RunFacts,
+    split: ScoredSplit,
+    text: TokenText,
 ) -> str:
-    """The HTML page; `models` are the columns of the benchmark table."""
+    """The HTML page; `models` with their metrics are the columns of the benchmark table."""
     environment = Environment(
         loader=PackageLoader("forgetting_core.report", "."),
         autoescape=True,
@@ -83,13 +96,18 @@ def render_page(
         "metric": _metric,
         "difference": _difference,
         "nats": _nats,
+        "seconds": _seconds,
     }
     corpus = recipe.partition.scope == "corpus"
     script = environment.get_template("browse.js.j2").render()
     chosen = choose_rows(split)
+    curves = read_curves(facts.curves)
+    sweep = read_sweep(facts.sweep, models)
     return environment.get_template("page.html.j2").render(
         recipe=recipe,
-        config=yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True),
+        config="\n".join(
+            map(visible, yaml.safe_dump(identity(recipe), sort_keys=False, allow_unicode=True).split("\n"))
+        ),
         statistics=statistics,
         models=models,
         sources_shown=SOURCES_SHOWN,
@@ -103,6 +121,19 @@ def render_page(
             charts.influence_histogram(statistics["histogram"], statistics["threshold"] if corpus else None)
         ),
         position=Markup(charts.position_bars(statistics["by_position"], statistics["negative_share"])),
+        facts=facts,
+        signs=STATE_SIGNS,
+        graph=draw_graph([step for step in facts.steps if step.state != "given"]),
+        curves=curves,
+        curve_names=CURVES,
+        curve_ends={
+            model: {name: ends(curve) for name, curve in of_model.items()} for model, of_model in curves.items()
+        },
+        curve_charts=[Markup(svg) for svg in model_charts.curve_charts(curves)],
+        points_drawn=POINTS,
+        curves_gone=[model_of(label) for label, lines in facts.curves.items() if lines is None],
+        sweep=sweep,
+        sweep_charts=[Markup(svg) for svg in model_charts.sweep_charts(sweep)] if sweep else [],
     )
 
 
@@ -121,6 +152,13 @@ def _metric(value: float) -> str:
 
 def _nats(value: float) -> str:
     return f"{value:.3f} nats".replace("-", "−")
+
+
+def _seconds(value: float) -> str:
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
 
 
 def _difference(value: float) -> str:

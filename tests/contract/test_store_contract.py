@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ CONTENT = {
     "reference/0.parquet": b"",
     "metrics ρ.json": b"{}",
 }
-AUX = {"aux/times.json": b"12:00", "README.md": b"read me"}
+AUX = {"aux/times.json": b"12:00", "README.md": b"read me", "report.html": b"<p>"}
 
 
 @pytest.fixture
@@ -98,6 +99,29 @@ def test_a_part_is_staged_on_its_own(store: Store, artifact: Artifact, tmp_path:
     staged = store.stage(part.uri, part.digest, tmp_path / "staged", DigestCache(tmp_path / "digests.sqlite"))
     assert {path.name for path in staged.rglob("*.parquet")} == {"0.parquet", "1.parquet"}
     assert store.stage(part.uri, part.digest, tmp_path / "staged") == staged
+
+
+def test_one_file_can_be_read_alone_and_is_verified(store: Store, artifact: Artifact) -> None:
+    for name, data in (CONTENT | AUX).items():
+        assert store.read_file(artifact.uri, name) == data
+    assert store.read_file(artifact.part("train").uri, "deep/1.parquet") == b"more"
+    with pytest.raises(ArtifactMissingError, match=r"aux/other\.json"):
+        store.read_file(artifact.uri, "aux/other.json")
+    key = f"{artifact.uri.removeprefix(store.root + '/')}/report.html"
+    open_objects(store.root).overwrite(key, b"<b>")
+    with pytest.raises(StoreError, match=f"report.html is damaged: expected the SHA-256 {sha256(b'<p>')}"):
+        store.read_file(artifact.uri, "report.html")
+    open_objects(store.root).delete(key)
+    with pytest.raises(ArtifactMissingError, match=r"report\.html"):
+        store.read_file(artifact.uri, "report.html")
+
+
+def test_the_newest_runs_come_first(store: Store) -> None:
+    assert list(store.newest_runs(2)) == []
+    for run in ("b", "c", "a"):
+        store.record_run(run, {"flow_run_id": run})
+        time.sleep(1.1)  # a bucket tells whole seconds
+    assert [run["flow_run_id"] for run in store.newest_runs(2)] == ["a", "c"]
 
 
 def test_a_file_that_was_changed_in_the_store_is_found_when_staged(

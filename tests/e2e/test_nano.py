@@ -1,6 +1,7 @@
 """The whole DAG by the command line on the embedded defaults: nothing is started beforehand."""
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,31 @@ def test_a_new_rho_runs_what_the_plan_said(cli: Cli, first: dict[str, Any]) -> N
     assert ran(cli.json("run", "nano", *change)) == AFTER_RHO
     assert set(states(cli.json("plan", "nano", *change)).values()) == {"cached"}
     assert set(states(cli.json("plan", "nano", "--set", "partition.rho=0.50")).values()) == {"cached"}
+
+
+def test_the_report_tells_its_run_and_mlflow_shows_it_whether_computed_or_cached(
+    cli: Cli, first: dict[str, Any]
+) -> None:
+    page = (folder(first, "report") / "report.html").read_text()
+    for step in STEPS - {"report"}:
+        assert f">{first['steps'][step]['fingerprint']}</code>" in page, step
+        assert f">{first['steps'][step]['digest']}</code>" in page, step
+    assert page.count("▶ ran ·") == len(STEPS) - 1 and 'id="curves"' in page and 'id="sweep"' not in page
+    swept, cached = (cli.json("run", "nano", "--set", f"partition.rho={rho}") for rho in ("0.5", "0.7"))
+    page = (folder(swept, "report") / "report.html").read_text()
+    assert page.count("✓ cached ·") == len(STEPS - AFTER_RHO) and 'id="sweep"' in page
+    for document in (first, swept, cached):
+        (shown,) = cli.state_dir.glob(f"mlartifacts/*/{document['mlflow_run_id']}/artifacts/report.html")
+        assert shown.read_bytes() == (folder(document, "report") / "report.html").read_bytes()
+
+
+def test_an_evicted_report_is_written_again_with_the_same_content(cli: Cli, first: dict[str, Any]) -> None:
+    shutil.rmtree(folder(first, "report"))
+    again = cli.json("run", "nano")
+    assert ran(again) == {"report"}
+    assert again["steps"]["report"]["digest"] == first["steps"]["report"]["digest"]
+    page = (folder(again, "report") / "report.html").read_text()
+    assert page.count("✓ cached ·") == len(STEPS) - 1 and 'id="curves"' in page and 'id="sweep"' in page
 
 
 def test_a_plan_writes_nothing(cli: Cli, first: dict[str, Any]) -> None:

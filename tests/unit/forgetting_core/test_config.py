@@ -112,3 +112,26 @@ def test_a_change_of_one_section_does_not_reach_another_through_an_anchor(tmp_pa
 
 def test_a_default_written_out_is_the_same_identity() -> None:
     assert identity(recipe(forget={"lora": {"alpha": 16}})) == identity(recipe())
+
+
+ADDRESS = "s3://AK:hunter2/x@bucket/rows.jsonl"
+
+
+@pytest.mark.parametrize("address", [ADDRESS, "https://u@h/hunter2", "https://h/rows.jsonl?signature=hunter2"])
+def test_an_address_with_credentials_is_refused_without_repeating_it(address: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"name: own\ndata: {{train: ['{address}'], template: plain}}\n")
+    with pytest.raises(InputError, match="data: train: an address with") as in_file:
+        load_recipe(recipe)
+    recipe.write_text("name: own\ndata: {template: plain}\n")
+    with pytest.raises(InputError, match=r"--set data\.train: an address with") as in_override:
+        load_recipe(recipe, [f"data.train=['{address}']"])
+    assert "hunter2" not in f"{in_file.value}{in_override.value}"
+
+
+def test_an_at_sign_in_a_path_is_no_credential(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        "name: own\nmodel: {path: 's3://bucket/model@rev'}\ndata: {train: [a@b.jsonl], template: plain}\n"
+    )
+    assert load_recipe(recipe).model is not None

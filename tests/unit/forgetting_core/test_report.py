@@ -18,6 +18,7 @@ from forgetting_core.errors import InputError
 from forgetting_core.partition import partition
 from forgetting_core.progress import Progress
 from forgetting_core.report import write_report
+from forgetting_core.run_facts import RunFacts
 from forgetting_core.tables import (
     IGNORE_INDEX,
     LOSS_SCHEMA,
@@ -27,7 +28,16 @@ from forgetting_core.tables import (
     write_parquet,
 )
 
-HOSTILE = ["<script>alert(1)</script>", "\x00\x1b[31m", "\"'><img src=x onerror=alert(1)>", "a\u202eb", "\t\n"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\x00\x1b[31m",
+    "\"'><img src=x onerror=alert(1)>",
+    "a\u202eb",
+    "\t\n",
+    "</script>",
+    "{{ 7 * 7 }}",
+]
+SOURCE = "<b>alpaca</b>"
 ROWS = 30
 METRICS = {
     "base": {"boolq": {"acc": 0.5, "acc_stderr": 0.0123}, "held_out": {"loss": 3.5, "tokens": 4321}},
@@ -53,7 +63,7 @@ class Inputs:
             name: self.folder / name
             for name in ("data", "tokenizer", "loss_base", "loss_reference", "token_labels")
         }
-        arguments = {**folders, "metrics": self.metrics, **changes}
+        arguments = {**folders, "metrics": self.metrics, "facts": RunFacts(), **changes}
         return write_report(self.recipe, out=out, progress=Progress(), **arguments)
 
 
@@ -68,10 +78,10 @@ def save_tokenizer(folder: Path) -> list[int]:
     return [tokenizer.token_to_id(text) for text in HOSTILE]
 
 
-def make_inputs(folder: Path, *, noise: bool = True, scope: str = "corpus") -> Inputs:
+def make_inputs(folder: Path, *, noise: bool = True, scope: str = "corpus", source: str = SOURCE) -> Inputs:
     hostile_ids = save_tokenizer(folder / "tokenizer")
     random = np.random.default_rng(7)
-    lengths = random.integers(8, 40, ROWS)
+    lengths = random.integers(10, 40, ROWS)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     input_ids = random.integers(0, 256, offsets[-1]).astype(np.int32)
     labels = input_ids.copy()
@@ -85,7 +95,7 @@ def make_inputs(folder: Path, *, noise: bool = True, scope: str = "corpus") -> I
     planted = (response & (random.random(len(labels)) < 0.3)).astype(np.int8)
     base = np.where(response, random.gamma(2, 2, len(labels)), np.nan).astype(np.float32)
     reference = (base - np.where(planted, -0.5, 0.5) - random.normal(0, 1, len(labels))).astype(np.float32)
-    sources = ["<b>alpaca</b>" if row % 2 else None for row in range(ROWS)]
+    sources = [source if row % 2 else None for row in range(ROWS)]
     columns = {
         "row": pa.array(np.arange(ROWS)),
         "input_ids": list_array(input_ids, offsets, pa.int32()),

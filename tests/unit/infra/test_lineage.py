@@ -15,7 +15,7 @@ from mlflow.artifacts import load_text
 
 from infra.lineage import CURRENT_ALIAS, Lineage, Produced
 from infra.lineage_mlflow import safe_key
-from infra.lineage_notes import StepRecord, escape_markdown, pipeline_note
+from infra.lineage_notes import StepRecord, Trail, escape_markdown, pipeline_note
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 
@@ -394,6 +394,50 @@ def test_hostile_names_stay_text_in_the_tables(uri, client):
         assert len(widths) == 1
 
 
+def view_columns(client, experiment_id):
+    view = json.loads(client.get_experiment(experiment_id).tags["mlflow.sharedViewState.pipeline-runs"])
+    return json.loads(view["state"])["selectedColumns"]
+
+
+def test_experiment_says_what_it_is_and_has_a_view_that_grows_with_the_metrics(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    lineage = start(uri)
+    client = MlflowClient(uri, registry_uri=uri)
+    assert "viewStateShareKey=pipeline-runs" in client.get_experiment(lineage.experiment_id).tags[NOTE]
+    client.set_experiment_tag(lineage.experiment_id, NOTE, "edited")
+    lineage.finish("FINISHED", metrics={"forget/a/acc": 0.5}, headline=["forget/a/acc"])
+    again = start(uri)
+    again.finish("FINISHED", headline=["forget/b/acc"])
+    assert client.get_experiment(lineage.experiment_id).tags[NOTE] == "edited"
+    columns = view_columns(client, lineage.experiment_id)
+    assert columns[:2] == ["tags.`recipe`", "params.`rho`"]
+    assert columns[-2:] == ["metrics.`forget/a/acc`", "metrics.`forget/b/acc`"]
+
+
+def test_model_leads_back_to_the_raw_file_and_its_own_sha256(uri, client):
+    lineage = start(uri, "walked")
+    raw = Produced("train", "data", "/data/rows.jsonl", sha("listing"), (("/data/rows.jsonl", sha("bytes")),))
+    base = produced("base", "model", "walked base", "/models/b")
+    train, trained = produced("train", content="walked train"), produced("checkpoint", "model", "walked model")
+    split = lineage.step("split", inputs=[raw], outputs=[train])
+    lineage.step("other", outputs=[produced("unrelated")])
+    reference = lineage.step("reference", inputs=[base, train], outputs=[trained])
+    lineage.finish("FINISHED", final_model=trained)
+    assert lineage.degraded is None
+
+    (version,) = client.search_model_versions("name = 'walked'")
+    model = client.get_logged_model(version.tags["model_id"])
+    for note in (model.tags[NOTE], version.description):
+        assert f"runs/{split}" in note and f"runs/{reference}" in note
+        assert sha("bytes") in note and "/data/rows.jsonl" in note and base.digest in note
+        assert "other" not in note
+    given = client.search_logged_models([lineage.experiment_id], f"tags.digest = '{base.digest}'")[0]
+    assert f"models/{given.model_id}" in model.tags[NOTE]
+    assert "was given" in given.tags[NOTE]
+    assert f"models/{model.model_id}" in client.get_run(lineage.run_id).data.tags[NOTE]
+    assert client.get_run(lineage.run_id).info.run_name == "walked ρ=0.7 · 3 ran"
+
+
 def test_escaped_text_is_one_line_without_markup():
     assert escape_markdown("a|b *c*\n<d> & e_f") == r"a\|b \*c\* &lt;d&gt; &amp; e\_f"
 
@@ -403,10 +447,10 @@ def test_table_that_does_not_fit_counts_what_is_left_out():
     records = [
         StepRecord(f"score[{n}]", "r" * 32, "ran", None, None, {}, [], {}, outputs=[item]) for n in range(100)
     ]
-    note = pipeline_note("title", records, "1", limit=3000)
-    shown = note.count("| ran |")
+    note = pipeline_note(Trail("1", "r" * 32, "title", records, {}), limit=3000)
+    shown = note.count("| ran")
     assert len(note) <= 3000
-    assert note.endswith(f"{100 - shown} more rows are in lineage.json.")
+    assert note.endswith(f"{100 - shown} more in lineage.json of the pipeline run.")
 
 
 @pytest.mark.parametrize(

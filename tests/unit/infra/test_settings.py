@@ -16,3 +16,12 @@ def test_a_time_to_live_that_makes_no_sense_is_refused(text: str, monkeypatch: p
     monkeypatch.setenv("FORGETTING_LEASE_TTL", text)
     with pytest.raises(SettingError, match=f"FORGETTING_LEASE_TTL is '{text}'; expected seconds"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "store", ["s3://KEY:hunter2@bucket/x", "s3://KEY:hun/ter2@bucket", "s3://bucket/x?k=hunter2"]
+)
+def test_a_store_address_with_credentials_is_refused_without_repeating_it(store: str) -> None:
+    with pytest.raises(SettingError, match="AWS_") as refused:
+        Settings.from_environment(store=store)
+    assert "hunter2" not in str(refused.value) and "ter2" not in str(refused.value)
