@@ -123,7 +123,7 @@ class Store:
         if entry is None:
             raise ArtifactMissingError(f"{self.root}/{key} is not in the artifact's manifest")
         try:
-            data = self._objects.read(key)
+            data = self.objects.read(key)
         except NotFoundError as error:
             raise ArtifactMissingError(f"{self.root}/{key} is missing; run the step that makes it again") from error
         if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
@@ -193,7 +193,7 @@ class Store:
 
     def newest_runs(self, limit: int) -> Iterator[dict[str, Any]]:
         """What `record_run` stored for the `limit` runs that were written last, newest first; reads no others."""
-        newest = nlargest(limit, self._objects.find("v1/runs"), key=lambda stored: stored.modified)
+        newest = nlargest(limit, self.objects.find("v1/runs"), key=lambda stored: stored.modified)
         for data in in_order(self._read_json, (stored.key for stored in newest), RUN_READERS):
             if data is not None:  # not deleted since it was listed
                 yield data

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,6 +60,12 @@ class RunContext:
         with self._recording:
             self.used[label] = result
             self.store.record_run(self.flow_run_id, self.run_record(finished=False))
+
+    def drop(self, labels: Iterable[str]) -> None:
+        """Forget steps that only served another one: the run is not what keeps their artifacts."""
+        with self._recording:
+            for label in labels:
+                self.used.pop(label, None)
 
     def run_record(self, *, finished: bool) -> dict[str, Any]:
         """What a garbage collector must keep, and what the next plan compares with."""

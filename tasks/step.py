@@ -199,7 +199,9 @@ def _shards(context: RunContext, call: StepCall, inputs: Inputs) -> dict[str, tu
     def leased(shard: StepCall) -> bool:
         return context.leases.holder(shard.spec.name, fingerprint_of(_payload(shard, refs))) is not None
 
-    return {SHARDS_INPUT: compute_shards(context, calls, lambda shard: run_step(shard, inputs), leased)}
+    paths = compute_shards(context, calls, lambda shard: run_step(shard, inputs), leased)
+    context.drop(shard.label for shard in calls)
+    return {SHARDS_INPUT: paths}
 
 
 def _stage_all(
