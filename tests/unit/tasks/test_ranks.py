@@ -50,11 +50,11 @@ def launcher() -> Launcher:
 
 def job(inputs: dict[str, tuple[Path, ...]], folder: Path, *, ranks: int = 1, **settings: Any) -> Job:
     sharding = settings.pop("sharding", "none")
-    every = settings.pop("checkpoint_every", 100)
+    again = settings.pop("gradient_checkpointing", False)
     shape = {"rows_per_step": 6, "learning_rate": 1e-2, "warmup_ratio": 0.3, "dtype": "float32", "mode": "full"}
     config = ForgetConfig(objective="forget", **(shape | settings))
     execution = ExecutionConfig(
-        device="cpu", micro_batch=2, processes=ranks, sharding=sharding, checkpoint_every=every
+        device="cpu", micro_batch=2, processes=ranks, sharding=sharding, gradient_checkpointing=again
     )
     (folder / "out").mkdir(parents=True)
     return Job(compute, {"forget": config}, inputs, {"base": "0" * 64}, folder / "out", folder / "work", execution)
@@ -80,7 +80,7 @@ def furthest(one: Job, other: Job) -> float:
         (2, {"mode": "full"}),
         (3, {"mode": "full", "max_grad_norm": 0.5}),
         (2, {"mode": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.1)}),
-        (2, {"mode": "full", "sharding": "fsdp"}),
+        (2, {"mode": "full", "sharding": "fsdp", "gradient_checkpointing": True}),
         (2, {"mode": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.1), "sharding": "fsdp"}),
     ],
     ids=["two", "three", "lora-with-dropout", "sharded", "sharded-lora"],
