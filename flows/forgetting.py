@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefect import flow
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -218,8 +219,14 @@ def _walk(
 
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
-    for future in walker.futures.values():
-        future.wait()
+    try:
+        for future in walker.futures.values():
+            future.wait()
+    except TerminationSignal:  # cancelled, or the machine is wanted back
+        context.launcher.stop()
+        for future in walker.futures.values():
+            future.wait()
+        raise
     outcome = Outcome(
         context.flow_run_id,
         context.lineage.run_id,

@@ -1,6 +1,7 @@
 """Which rows go together: the order of an epoch, optimizer steps, micro-batches, padded tensors."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,22 @@ from forgetting_core.tables import TokenRows
 
 AUTO_TOKENS = 8192
 """Padded tokens of one micro-batch when it is `auto`."""
+
+
+class MicroBatch(NamedTuple):
+    """What one forward and backward pass sees."""
+
+    number: int
+    """Within the optimizer step."""
+    rows: np.ndarray
+    input_ids: torch.Tensor
+    """int64 (B, T)"""
+    sign: torch.Tensor
+    """int8 (B, T)"""
+
+    def idle(self) -> "MicroBatch":
+        """A row of it that teaches nothing, for a rank that has to take part."""
+        return self._replace(rows=self.rows[:1], input_ids=self.input_ids[:1], sign=torch.zeros_like(self.sign[:1]))
 
 
 def epoch_order(config: TrainingConfig, rows: int, epoch: int) -> np.ndarray:
@@ -49,6 +66,19 @@ def micro_batches(rows: np.ndarray, lengths: np.ndarray, micro_batch: int | str)
             batches.append(ordered[first:index])
             first = index
     return batches
+
+
+def padded_batches(data: TokenRows, sign: np.ndarray, rows: np.ndarray, micro_batch: int | str) -> list[MicroBatch]:
+    """The micro-batches of one optimizer step over `rows`; `sign` int8 (T,) is aligned with `data.input_ids`."""
+    return [
+        MicroBatch(
+            number,
+            batch,
+            pad_right(data, data.input_ids, batch, torch.long),
+            pad_right(data, sign, batch, torch.int8),
+        )
+        for number, batch in enumerate(micro_batches(rows, data.lengths, micro_batch))
+    ]
 
 
 def pad_right(data: TokenRows, values: np.ndarray, rows: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

@@ -13,5 +13,9 @@ class Interrupted(BaseException):
     """The step was asked to stop; it has saved what it could. Not an `Exception`, so that nothing swallows it."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """The device's memory did not suffice; with a smaller micro-batch it may."""
+
+
 class NumericalError(ArithmeticError):
     """A loss, gradient or score is not finite; the message names the step, rows and what to change."""

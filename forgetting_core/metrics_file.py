@@ -29,6 +29,7 @@ class MetricsFile:
         self.last: dict[str, Any] = {}
         """The values of the last step."""
         self._progress = progress
+        self._path = path
         self._file = path.open("a+b")
         self._file.seek(0)
         for _ in range(start):
@@ -50,9 +51,10 @@ class MetricsFile:
         self._file.flush()
         self._tell(record)
 
-    def sync(self) -> None:
-        """What was logged is on the disk when this returns: to be called before a checkpoint is written."""
+    def sync(self) -> Path:
+        """The file, on the disk with all that was logged: to be called before a checkpoint is written."""
         os.fsync(self._file.fileno())
+        return self._path
 
     def _tell(self, record: dict[str, Any]) -> None:
         self.last = {name: value for name, value in record.items() if name not in ("step", "milliseconds")}

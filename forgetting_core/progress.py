@@ -1,6 +1,7 @@
 """How a running step tells the outside what it is doing, and hears that it should stop."""
 
 import time
+from pathlib import Path
 
 from forgetting_core.errors import Interrupted
 
@@ -29,6 +30,9 @@ class Progress:
 
         `milliseconds` (as of `now`) is when the step was done. A resumed training logs its earlier steps again.
         """
+
+    def saved(self, step: int, folder: Path) -> None:
+        """`folder` holds a training checkpoint after `step` optimizer steps, until the next one replaces it."""
 
     def note(self, message: str) -> None:
         """Something the user should read: rows without a response token, a resumed run."""

@@ -1,11 +1,16 @@
-"""Token losses of a split under one model: the two of them whose difference is influence."""
+"""Token losses of a split under one model: the two of them whose difference is influence.
 
-from collections.abc import Iterator
+A split may be scored in shards of whole blocks, which put together are the same bytes.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from forgetting_core.batching import micro_batches, pad_right
@@ -28,34 +33,61 @@ def score_split(
     out: Path,
     execution: ExecutionConfig,
     progress: Progress,
+    only: range | None = None,
 ) -> dict[str, Any]:
     """Write `token_losses.parquet` for the rows of `data`, block by block, so that memory stays that of a block.
 
-    `checkpoint` is a full model or an adapter of `base`; None scores the base itself.
+    `checkpoint` is a full model or an adapter of `base`; None scores the base itself. `only` is a shard: see
+    `shard_rows`.
     """
     device = resolve_device(execution.device)
     model = TokenLossModel(load_checkpoint(base, checkpoint, dtype=config.dtype, device=device))
     rows = TokenRows.read(data)
-    total = _Mean()
 
     def blocks() -> Iterator[pa.RecordBatch]:
-        for block, losses in block_losses(model, rows, config.block_rows, execution.micro_batch, progress):
-            total.add(losses)
+        for block, losses in block_losses(
+            model, rows, config.block_rows, execution.micro_batch, progress, only=only
+        ):
             offsets = rows.offsets[block.start : block.stop + 1]
             column = list_array(losses, offsets - offsets[0], pa.float32())
             yield pa.record_batch([pa.array(np.arange(block.start, block.stop)), column], schema=LOSS_SCHEMA)
 
-    write_parquet(out / LOSSES_FILE, blocks(), LOSS_SCHEMA)
-    return {"tokens": total.tokens, "loss": total.sum / max(total.tokens, 1)}
+    return _write(blocks(), out)
 
 
-class _Mean:
-    tokens = 0
-    sum = 0.0
+def shard_rows(rows: int, block_rows: int, shards: int) -> list[range]:
+    """The rows of each of at most `shards` shards: whole blocks, as evenly as possible."""
+    blocks = -(-rows // block_rows)
+    edges = [block_rows * (index * blocks // shards) for index in range(shards)]
+    return [range(first, min(stop, rows)) for first, stop in pairwise([*edges, rows]) if first < stop]
 
-    def add(self, losses: np.ndarray) -> None:
-        self.tokens += int((~np.isnan(losses)).sum())
-        self.sum += float(np.nansum(losses, dtype=np.float64))
+
+def merge_shards(shards: Sequence[Path], *, out: Path) -> dict[str, Any]:
+    """Write the `token_losses.parquet` that scoring without shards would have written; `shards` in row order."""
+
+    def blocks() -> Iterator[pa.RecordBatch]:
+        for shard in shards:
+            file = pq.ParquetFile(shard / LOSSES_FILE)
+            for group in range(file.num_row_groups):  # a block each
+                yield from file.read_row_group(group).combine_chunks().to_batches()
+
+    return _write(blocks(), out)
+
+
+def _write(blocks: Iterator[pa.RecordBatch], out: Path) -> dict[str, Any]:
+    """The file, and its {"tokens", "loss"}: the number of losses and their mean in nats."""
+    tokens, total = 0, 0.0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal tokens, total
+        for block in blocks:
+            losses = block.column("loss").flatten().to_numpy()
+            tokens += int((~np.isnan(losses)).sum())
+            total += float(np.nansum(losses, dtype=np.float64))
+            yield block
+
+    write_parquet(out / LOSSES_FILE, counted(), LOSS_SCHEMA)
+    return {"tokens": tokens, "loss": total / max(tokens, 1)}
 
 
 def token_losses(
@@ -68,20 +100,27 @@ def token_losses(
 
 @torch.inference_mode()
 def block_losses(
-    model: TokenLossModel, rows: TokenRows, block_rows: int, micro_batch: int | str, progress: Progress
+    model: TokenLossModel,
+    rows: TokenRows,
+    block_rows: int,
+    micro_batch: int | str,
+    progress: Progress,
+    *,
+    only: range | None = None,
 ) -> Iterator[tuple[range, np.ndarray]]:
-    """(rows of the block, their losses float32 (T_block,)) in row order.
+    """(rows of the block, their losses float32 (T_block,)) in row order, of all rows or of the shard `only`.
 
     Rows are batched within their block only, since float results depend on the shape of a batch. Raises
     `NumericalError` naming the row when a loss is not finite.
     """
+    wanted = only or range(len(rows))
     device = next(model.parameters()).device
     response = rows.response_mask()
     counts = rows.count(response)
     check_lengths(model.model, int(rows.lengths.max(initial=0)))
-    done, total = 0, int(counts.sum())
-    for first in range(0, len(rows), block_rows):
-        block = range(first, min(first + block_rows, len(rows)))
+    done, total = 0, int(counts[wanted.start : wanted.stop].sum())
+    for first in wanted[::block_rows]:
+        block = range(first, min(first + block_rows, wanted.stop))
         start = rows.offsets[block.start]
         losses = np.full(rows.offsets[block.stop] - start, np.nan, dtype=np.float32)
         scored = np.array([row for row in block if counts[row]], dtype=np.int64)

@@ -52,6 +52,11 @@ def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
 
 
+def count_rows(folder: Path) -> int:
+    """Rows of all `*.parquet` of `folder`, from their footers."""
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
 def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """(values (T,), offsets int64 (R+1,)) of a list column without nulls."""
     array = column.combine_chunks()

@@ -39,8 +39,8 @@ class TokenLossModel(nn.Module):
         hidden_BTD = inner.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][select_BT[:, 1:]]
         if len(hidden_ND) == 0:
-            # Every rank takes part in every backward pass, so the graph must stay connected.
-            return hidden_BTD.sum(dim=(0, 1))[:0].float()
+            # Every rank takes part in every backward pass, so the graph must hold every parameter.
+            return head_losses(inner, hidden_BTD[:1, 0], input_ids_BT[:1, 0])[:0]
         return head_losses(inner, hidden_ND, input_ids_BT[:, 1:][select_BT[:, 1:]])
 
 

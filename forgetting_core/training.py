@@ -1,29 +1,30 @@
 """Fine-tuning: the reference model and the forgetting, ignoring and plain objectives, by one loop.
 
-The optimizer, the schedule and the devices are torch's, transformers' and accelerate's; the loop owns what they do
+The optimizer, the schedule and the ranks are torch's, transformers' and accelerate's; the loop owns what they do
 not know: signed token weights, λ, and token counts over the whole optimizer step.
 """
 
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from forgetting_core.batching import micro_batches, optimizer_steps, pad_right, steps_per_epoch
-from forgetting_core.checkpoints import resume_state, save_state
+from forgetting_core.batching import MicroBatch, optimizer_steps, pad_right, padded_batches, steps_per_epoch
+from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state
 from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
 from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
 from forgetting_core.objective import TokenCounts, forget_weight, forgetting_loss, npo_surrogate
 from forgetting_core.progress import Progress
+from forgetting_core.ranks import Ranks, whole
 from forgetting_core.token_loss import TokenLossModel
 from forgetting_core.training_data import AnyObjective, TrainingData, read_training_data
 
@@ -51,9 +52,11 @@ def fine_tune(
     run = TrainingRun(config, training_data, base, work, execution, progress)
     started = time.perf_counter()
     run.train()
-    save_checkpoint(run.model.model, out, base=base, base_digest=base_digest, dtype=config.dtype)
-    (out / "aux").mkdir(exist_ok=True)
-    (out / "aux" / METRICS_FILE).write_bytes((work / METRICS_FILE).read_bytes())
+    model = run.whole_model(base)
+    if model is not None:
+        save_checkpoint(model.model, out, base=base, base_digest=base_digest, dtype=config.dtype)
+        (out / "aux").mkdir(exist_ok=True)
+        (out / "aux" / METRICS_FILE).write_bytes((work / METRICS_FILE).read_bytes())
     seconds = time.perf_counter() - started
     signs = training_data.sign
     return {
@@ -82,9 +85,12 @@ class TrainingRun:
         self.execution, self.progress = execution, progress
         self.device = resolve_device(execution.device)
         torch.manual_seed(config.seed)
-        self.accelerator = Accelerator(cpu=self.device == "cpu")
-        self.model = build_model(config, base, self.device, execution.gradient_checkpointing)
+        self.ranks = Ranks(self.device)
+        self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
+        start = "cpu" if self.sharded else self.device
+        self.model = build_model(config, base, start, execution.gradient_checkpointing)
         check_lengths(self.model.model, int(data.rows.lengths.max(initial=0)))
+        self.forward = self.ranks.spread(self.model, sharded=self.sharded)
         self.parameters = [value for value in self.model.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay
@@ -92,7 +98,6 @@ class TrainingRun:
         self.per_epoch = steps_per_epoch(config, len(data.rows))
         self.total = self.per_epoch * config.epochs
         self.schedule = build_schedule(config, self.optimizer, self.total)
-        self.forward = self.accelerator.prepare(self.model)
         self.last_metrics: dict[str, float] = {}
         self.micro_losses: list[float] = []
 
@@ -105,7 +110,7 @@ class TrainingRun:
         self.model.train()
         tokens = self.data.rows.count(self.data.sign != 0)
         done, seen, total = start, 0, int(tokens.sum()) * self.config.epochs
-        with MetricsFile(self.work / METRICS_FILE, start, self.progress) as metrics_file:
+        with self._metrics_file(start) as metrics_file:
             try:
                 for step, rows in enumerate(optimizer_steps(self.config, len(self.data.rows))):
                     seen += int(tokens[rows].sum())
@@ -123,55 +128,77 @@ class TrainingRun:
         self.last_metrics = metrics_file.last
         self.model.eval()
 
+    def _metrics_file(self, start: int) -> MetricsFile:
+        """It begins with what the checkpoint has of it; that of a rank which does not report is scratch."""
+        if not self.ranks.main:
+            return MetricsFile(self.work / f"rank-{self.ranks.index}.jsonl", 0, self.progress)
+        path = self.work / METRICS_FILE
+        if start:
+            shutil.copyfile(checkpoint_folder(self.work, start) / METRICS_FILE, path)
+        return MetricsFile(path, start, self.progress)
+
     def _save(self, done: int, metrics_file: MetricsFile) -> None:
-        metrics_file.sync()
-        save_state(self.work, done, self.model, self.optimizer, self.schedule)
+        metrics = metrics_file.sync() if self.ranks.main else None
+        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, metrics)
+        if saved is not None:
+            self.progress.saved(done, saved)
 
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
         started = time.perf_counter()
-        batches = self._micro_batches(rows)
-        counts = TokenCounts.of(torch.cat([sign.flatten() for _, _, sign in batches]))
+        batches = padded_batches(self.data.rows, self.data.sign, rows, self.execution.micro_batch)
+        counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
         lambda_ = self._lambda(step)
-        sums = {1: 0.0, -1: 0.0}
+        sums = [0.0, 0.0]
         self.micro_losses = []
-        for batch, input_ids, signs in batches:
-            chosen = signs != 0
-            with self._autocast():
-                losses = self.forward(input_ids.to(self.device), chosen.to(self.device))
-            sign = signs[chosen].to(self.device)
-            value = forgetting_loss(
-                self._bounded(losses, sign, batch, chosen), sign, self._denominators(counts, sign), lambda_
-            )
-            self._require_finite(float(value.detach()), "loss", step, batch)
-            self.accelerator.backward(value)
+        mine = self.ranks.deal(batches, MicroBatch.idle)
+        for position, batch in enumerate(mine, 1):
+            self._seed(step, batch.number)
+            chosen = batch.sign != 0
+            with self.ranks.accumulating(self.forward, last=position == len(mine)):
+                with self._autocast():
+                    losses = self.forward(batch.input_ids.to(self.device), chosen.to(self.device))
+                sign = batch.sign[chosen].to(self.device)
+                value = forgetting_loss(
+                    self._bounded(losses, sign, batch.rows, chosen), sign, self._denominators(counts, sign), lambda_
+                )
+                self._require_finite(float(value.detach()), "loss", step, batch.rows)
+                self.ranks.backward(value)
             self.micro_losses.append(float(value.detach()))
-            for side in sums:
-                sums[side] += float(losses.detach()[sign == side].sum())
-        grad_norm = float(clip_grad_norm_(self.parameters, self.config.max_grad_norm or float("inf")))
+            for index, side in enumerate((1, -1)):
+                sums[index] += float(losses.detach()[sign == side].sum())
+        grad_norm = float(whole(clip_grad_norm_(self.parameters, self.config.max_grad_norm or float("inf"))))
         self._require_finite(grad_norm, "gradient", step, rows)
         metrics = {"lr": float(self.schedule.get_last_lr()[0]), "grad_norm": grad_norm}
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
+        positive, negative = self.ranks.sum(sums)
         if counts.positive:
-            metrics["loss_positive"] = sums[1] / counts.positive
+            metrics["loss_positive"] = positive / counts.positive
         if counts.negative:
-            metrics |= {"loss_negative": sums[-1] / counts.negative, "lambda": lambda_}
+            metrics |= {"loss_negative": negative / counts.negative, "lambda": lambda_}
         metrics["tokens_per_s"] = (counts.positive + counts.negative) / (time.perf_counter() - started)
         return metrics
 
-    def _micro_batches(self, rows: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-        """(rows, input_ids int64 (B, T), sign int8 (B, T)) of each micro-batch."""
-        data = self.data.rows
-        return [
-            (
-                batch,
-                pad_right(data, data.input_ids, batch, torch.long),
-                pad_right(data, self.data.sign, batch, torch.int8),
-            )
-            for batch in micro_batches(rows, data.lengths, self.execution.micro_batch)
-        ]
+    def whole_model(self, base: Path) -> TokenLossModel | None:
+        """The trained model, on the main rank only; a sharded one is put together on the CPU."""
+        if not self.sharded:
+            return self.model if self.ranks.main else None
+        model = build_model(self.config, base, "cpu", False) if self.ranks.main else None
+        into = dict(model.named_parameters()) if model else {}
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                if value.requires_grad:
+                    trained = whole(value)
+                    if into:
+                        into[name].copy_(trained)
+        return model
+
+    def _seed(self, step: int, micro_batch: int) -> None:
+        """Dropout is drawn anew for every micro-batch, so that neither a resume nor the ranks change it."""
+        seed = np.random.SeedSequence([self.config.seed, step, micro_batch]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]))
 
     def _denominators(self, counts: TokenCounts, sign: torch.Tensor) -> TokenCounts:
         """Of the whole step; or, as published, of the micro-batch times a full group's number of them."""

@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
+
+from infra.child_environment import restrict
 
 Message = dict[str, Any]
 Target = Callable[[Any, "Channel"], Any]
@@ -31,9 +34,13 @@ _PR_SET_PDEATHSIG = 1
 class Channel:
     """The child's end: sends messages up, and knows when it was asked to stop."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, slot: int) -> None:
         self._connection = connection
+        self.slot = slot
+        """From 0; no other child of the launcher has the same one at the same time."""
         self.stop_requested = False
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called in a signal handler when the child is asked to stop."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)
 
@@ -43,6 +50,7 @@ class Channel:
 
     def _stop(self, *_: object) -> None:
         self.stop_requested = True
+        self.on_stop()
 
 
 class Launcher:
@@ -53,7 +61,9 @@ class Launcher:
         self._context.set_forkserver_preload(["__main__", *preload])
         # now, because starting it lets SIGINT through again, in `beyond_ctrl_c` too
         resource_tracker.ensure_running()
-        self._slots = threading.BoundedSemaphore(concurrent)
+        self._slots: SimpleQueue[int] = SimpleQueue()
+        for number in range(concurrent):
+            self._slots.put(number)
         self._children: set[Any] = set()
         self._starting = threading.Lock()
         """Held while a child starts, so that `stop` misses none"""
@@ -74,10 +84,10 @@ class Launcher:
         `target` is a module-level function and `job` picklable. Raises `ChildDiedError` when the child ends without
         either, `StoppedError` when `stop` was called before it began.
         """
-        with self._slots, within or contextlib.nullcontext():
+        with self._slot() as slot, within or contextlib.nullcontext():
             on_message({"kind": "start"})
             receiver, sender = self._context.Pipe(duplex=False)
-            child = self._context.Process(target=_main, args=(target, job, sender))
+            child = self._context.Process(target=_main, args=(target, job, sender, slot))
             with self._starting:
                 if self.stopping.is_set():
                     raise StoppedError("not started: the run was asked to stop")
@@ -91,6 +101,14 @@ class Launcher:
                 _end(child)
                 self._children.discard(child)
                 receiver.close()
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[int]:
+        number = self._slots.get()
+        try:
+            yield number
+        finally:
+            self._slots.put(number)
 
     def stop(self) -> None:
         """Ask every child to save what it has and end; no further one starts."""
@@ -152,21 +170,24 @@ class ChildDiedError(RuntimeError):
 
 
 def _end(child: Any) -> None:
-    """Make sure that the child is gone; one that still works is asked to save first."""
+    """Make sure that the child and all of its group are gone; one that still works is asked to save first."""
     child.join(_EXIT_SECONDS)
     if child.is_alive():
         child.terminate()
         child.join(_STOP_GRACE_SECONDS)
-    if child.is_alive():
-        child.kill()
+    if child.exitcode != 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.join()
 
 
-def _main(target: Target, job: Any, connection: Connection) -> None:
-    _die_with_parent()
+def _main(target: Target, job: Any, connection: Connection, slot: int) -> None:
+    die_with_parent()
+    os.setpgid(0, 0)  # so that whatever the computation starts can be ended with it
+    restrict()
     # A library that prints must not end up in the JSON on the parent's standard output.
     os.dup2(sys.stderr.fileno(), 1)
-    channel = Channel(connection)
+    channel = Channel(connection, slot)
     try:
         connection.send(("result", target(job, channel)))
     except BaseException as error:
@@ -183,7 +204,10 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def _die_with_parent() -> None:
-    """The fork server is our parent; it ends with the process that started it, and takes us along."""
+def die_with_parent() -> None:
+    """Have the system kill this process when its parent has died, however that comes about.
+
+    A step's parent is the fork server, which ends with the process that started it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -26,6 +26,10 @@ class StoreError(RuntimeError):
     """The store could not be read or written. The message says which object, why, and what to do."""
 
 
+class UnavailableError(StoreError):
+    """The store is overloaded or out of reach: trying again later may help."""
+
+
 class NotFoundError(LookupError):
     """There is no object under this key."""
 

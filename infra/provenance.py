@@ -1,5 +1,6 @@
 """Which code, on which machine, with which libraries: what a commit records beside its identity."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +22,19 @@ LIBRARIES = (
     "mlflow",
     "s3fs",
 )
+GIT_COMMIT_VARIABLE = "FORGETTING_GIT_COMMIT"
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 def provenance() -> dict[str, Any]:
-    """Git commit and dirty flag of this code (None when it is not a checkout), versions, host."""
+    """Git commit and dirty flag of this code, versions, host.
+
+    Outside a checkout the commit is what the environment says, as that of an image does, or None.
+    """
     # an installed copy may lie inside somebody else's repository
     checkout = _git("rev-parse", "--show-toplevel") == str(PROJECT)
     return {
-        "git_commit": _git("rev-parse", "HEAD") if checkout else None,
+        "git_commit": _git("rev-parse", "HEAD") if checkout else os.environ.get(GIT_COMMIT_VARIABLE) or None,
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if checkout else None,
         "python": platform.python_version(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name)) is not None},

@@ -13,7 +13,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from infra.objects import StoreError
+from infra.objects import StoreError, UnavailableError
 
 _DENIED = "the server refuses access ({error}); the key may lack a right: reading, writing and listing are needed"
 _BUSY = "the server is overloaded ({error}); run again later, or raise AWS_MAX_ATTEMPTS"
@@ -71,4 +71,5 @@ def explain(error: BaseException, doing: str, url: str) -> StoreError:
         advice = _UNREACHABLE
     else:
         advice = _BY_CODE.get(error_code(error), "{error}")
-    return StoreError(f"cannot {doing} {url}: {advice.format(error=error)}")
+    kind = UnavailableError if advice in (_BUSY, _UNREACHABLE) else StoreError
+    return kind(f"cannot {doing} {url}: {advice.format(error=error)}")

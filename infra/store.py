@@ -43,7 +43,8 @@ class Store:
     """Everything that is kept, in a folder or in a bucket. Safe to use from several threads."""
 
     def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+        self.objects = objects
+        """Where everything is, for those that keep something else there."""
         self.root = objects.root
 
     def publish(self, step: str, folder: Path, progress: Progress | None = None) -> Artifact:
@@ -56,10 +57,10 @@ class Store:
         advance = counter(sum((folder / path).stat().st_size for path in paths), progress)
         files = []
         for path in paths:
-            sha256, size = self._objects.upload(f"{uri}/{path}", folder / path, advance)
+            sha256, size = self.objects.upload(f"{uri}/{path}", folder / path, advance)
             files.append(FileEntry(path=path, bytes=size, sha256=sha256, role=role_of(path)))
         manifest = Manifest(files=files)
-        if not self._objects.create(f"{uri}/{MANIFEST}", manifest.to_json()):
+        if not self.objects.create(f"{uri}/{MANIFEST}", manifest.to_json()):
             raise StoreError(f"{self.root}/{uri} exists already although its name is random; run again")
         return Artifact(f"{self.root}/{uri}", tuple(files))
 
@@ -103,13 +104,13 @@ class Store:
             )
         wanted = [entry for entry in files if aux or entry.role == "identity"]
         source = f"{path}/{part}" if part else path
-        if isinstance(self._objects, FolderObjects):
-            folder = self._objects.path(source)
+        if isinstance(self.objects, FolderObjects):
+            folder = self.objects.path(source)
             verify(folder, wanted, cache)
             return folder
         # aux files may differ between artifacts of the same content
         name = f"{digest}-{path.rsplit('/', 1)[1]}" if aux else digest
-        return stage_download(self._objects, source, wanted, into / name, cache, progress)
+        return stage_download(self.objects, source, wanted, into / name, cache, progress)
 
     def read_file(self, uri: str, name: str) -> bytes:
         """One small file of an artifact, verified; auxiliary or not.
@@ -122,7 +123,7 @@ class Store:
         if entry is None:
             raise ArtifactMissingError(f"{self.root}/{key} is not in the artifact's manifest")
         try:
-            data = self._objects.read(key)
+            data = self.objects.read(key)
         except NotFoundError as error:
             raise ArtifactMissingError(f"{self.root}/{key} is missing; run the step that makes it again") from error
         if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
@@ -137,7 +138,7 @@ class Store:
         self._manifest(record.artifact)
         key = _commit_key(record.step, record.fingerprint)
         record = record.model_copy(update={"root": self.root, "adopted": False})
-        if self._objects.create(key, encode(record)):
+        if self.objects.create(key, encode(record)):
             return record
         winner = self.lookup(record.step, record.fingerprint)
         if winner is None:
@@ -154,14 +155,14 @@ class Store:
         key = _commit_key(record.step, record.fingerprint)
         record = record.model_copy(update={"root": self.root, "adopted": False})
         try:
-            data, version = self._objects.read_version(key)
+            data, version = self.objects.read_version(key)
         except NotFoundError:  # deleted meanwhile
             return self.commit(record)
         current = decode(data, self.root, key)
         if current.artifact == old.artifact:
             attempt = old.artifact.rsplit("/", 1)[1]
-            self._objects.create(f"v1/history/{_name(old.step)}/{old.fingerprint}/{attempt}.json", data)
-            if self._objects.swap(key, encode(record), version):
+            self.objects.create(f"v1/history/{_name(old.step)}/{old.fingerprint}/{attempt}.json", data)
+            if self.objects.swap(key, encode(record), version):
                 return record
             return self.commit(record)  # finds the winner, or a key that is free again
         return current.model_copy(update={"adopted": True})
@@ -170,13 +171,13 @@ class Store:
         """The commit of `step` with this fingerprint; None only if there is none. Raises `StoreError`."""
         key = _commit_key(step, fingerprint)
         try:
-            return decode(self._objects.read(key), self.root, key)
+            return decode(self.objects.read(key), self.root, key)
         except NotFoundError:
             return None
 
     def commits(self, step: str) -> Iterator[Commit]:
         """All commits of `step`, by fingerprint. Raises `StoreError`."""
-        for stored in self._objects.find(f"v1/commits/{_name(step)}"):
+        for stored in self.objects.find(f"v1/commits/{_name(step)}"):
             fingerprint = stored.key.rsplit("/", 1)[1].removesuffix(".json")
             commit = self.lookup(step, fingerprint)
             if commit is not None:  # not deleted since it was listed
@@ -184,7 +185,7 @@ class Store:
 
     def record_run(self, flow_run_id: str, data: dict[str, Any]) -> None:
         """Store which commits a flow run used, replacing what the same run stored before."""
-        self._objects.overwrite(f"v1/runs/{_name(flow_run_id)}.json", canonical_json(data))
+        self.objects.overwrite(f"v1/runs/{_name(flow_run_id)}.json", canonical_json(data))
 
     def read_run(self, flow_run_id: str) -> dict[str, Any] | None:
         """What `record_run` stored, or None."""
@@ -192,14 +193,14 @@ class Store:
 
     def newest_runs(self, limit: int) -> Iterator[dict[str, Any]]:
         """What `record_run` stored for the `limit` runs that were written last, newest first; reads no others."""
-        newest = nlargest(limit, self._objects.find("v1/runs"), key=lambda stored: stored.modified)
+        newest = nlargest(limit, self.objects.find("v1/runs"), key=lambda stored: stored.modified)
         for data in in_order(self._read_json, (stored.key for stored in newest), RUN_READERS):
             if data is not None:  # not deleted since it was listed
                 yield data
 
     def write_head(self, recipe: str, data: dict[str, Any]) -> None:
         """Store what the recipe's last completed run used. Advisory: the last writer wins."""
-        self._objects.overwrite(f"v1/heads/{_name(recipe)}.json", canonical_json(data))
+        self.objects.overwrite(f"v1/heads/{_name(recipe)}.json", canonical_json(data))
 
     def read_head(self, recipe: str) -> dict[str, Any] | None:
         """What `write_head` stored, or None."""
@@ -207,7 +208,7 @@ class Store:
 
     def _read_json(self, key: str) -> dict[str, Any] | None:
         try:
-            value = json.loads(self._objects.read(key))
+            value = json.loads(self.objects.read(key))
         except NotFoundError:
             return None
         except ValueError as error:
@@ -219,7 +220,7 @@ class Store:
     def _manifest(self, path: str) -> Manifest:
         key = f"{path}/{MANIFEST}"
         try:
-            return Manifest.parse(self._objects.read(key), f"{self.root}/{key}")
+            return Manifest.parse(self.objects.read(key), f"{self.root}/{key}")
         except NotFoundError as error:
             raise ArtifactMissingError(
                 f"{self.root}/{path} is not in the store (it was deleted, or never finished);"

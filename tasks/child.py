@@ -1,5 +1,6 @@
 """The other side of the process boundary: a step's computation and the progress it reports."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetting_core.config import ExecutionConfig
+from forgetting_core.errors import OutOfMemoryError
 from forgetting_core.progress import Progress
-from infra.launch import Channel
+from infra.launch import Channel, Message
 
 if TYPE_CHECKING:
     from forgetting_core.run_facts import RunFacts
@@ -47,12 +49,12 @@ class Job:
         return self.path(name) if name in self.inputs else None
 
 
-class ChannelProgress(Progress):
-    """Sends progress through the channel, a few times a second at most."""
+class ReportedProgress(Progress):
+    """Sends progress to whoever waits for the step, a few times a second at most."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__()
-        self._channel = channel
+        self._send = send
         self._last_report = 0.0
 
     def advance(self, done: float, total: float, unit: str) -> None:
@@ -60,19 +62,59 @@ class ChannelProgress(Progress):
         now = time.monotonic()
         if done >= total or now - self._last_report >= SECONDS_BETWEEN_REPORTS:
             self._last_report = now
-            self._channel.send({"kind": "advance", "done": done, "total": total, "unit": unit})
-        self.stop_requested = self._channel.stop_requested
+            self._send({"kind": "advance", "done": done, "total": total, "unit": unit})
         super().advance(done, total, unit)
 
     def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
         """See `Progress.log`."""
-        self._channel.send({"kind": "log", "step": step, "metrics": metrics, "milliseconds": milliseconds})
+        self._send({"kind": "log", "step": step, "metrics": metrics, "milliseconds": milliseconds})
+
+    def saved(self, step: int, folder: Path) -> None:
+        """See `Progress.saved`."""
+        self._send({"kind": "checkpoint", "step": step, "folder": str(folder)})
 
     def note(self, message: str) -> None:
         """See `Progress.note`."""
-        self._channel.send({"kind": "note", "message": message})
+        self._send({"kind": "note", "message": message})
+
+
+class ChannelProgress(ReportedProgress):
+    """The progress of a computation in this process."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel.send)
+        self._channel = channel
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        """See `Progress.advance`."""
+        self.stop_requested = self._channel.stop_requested
+        super().advance(done, total, unit)
 
 
 def run_job(job: Job, channel: Channel) -> Summary:
     """The target of `Launcher.run`."""
-    return job.compute(job, ChannelProgress(channel))
+    use_own_gpu(channel.slot)
+    return compute(job, ChannelProgress(channel))
+
+
+def use_own_gpu(slot: int) -> None:
+    """Leave this process one GPU of several, so that steps computed side by side do not share one.
+
+    To be called before CUDA is first used.
+    """
+    import torch
+
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = listed.split(",") if listed else [str(index) for index in range(torch.cuda.device_count())]
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+
+
+def compute(job: Job, progress: Progress) -> Summary:
+    """`job.compute`. Raises what it raises, and `OutOfMemoryError` for all ways in which torch says so."""
+    try:
+        return job.compute(job, progress)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise OutOfMemoryError(f"out of memory: {str(error).splitlines()[0][:300]}") from error
+        raise

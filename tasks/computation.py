@@ -1,21 +1,27 @@
 """From a job to a commit: compute a step in a process of its own, publish its files, let its commit stand."""
 
+import contextlib
 import logging
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from forgetting_core.errors import Interrupted
+from forgetting_core.errors import Interrupted, OutOfMemoryError
 from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.launch import StoppedError
 from infra.manifest import Artifact
 from infra.sources import Ref
+from infra.training_checkpoints import TrainingCheckpoints
 from tasks.child import Job, run_job
 from tasks.context import RunContext
 from tasks.facts import run_facts
 from tasks.gpu_slot import gpu_slot
+from tasks.preserve import Preserved
+from tasks.ranks import run_in_ranks
+from tasks.shards import SHARDS_INPUT
 from tasks.source import step_source
 from tasks.spec import StepCall, StepSpec
 from tasks.watch import Watch
@@ -53,9 +59,10 @@ def compute_and_commit(
             execution=context.execution,
             facts=run_facts(context) if call.spec.about_run else None,
         )
+        kept = TrainingCheckpoints(context.store, call.spec.name, fingerprint) if call.spec.trains else None
         try:
             with Watch(context, call, fingerprint, run_id) as watch:
-                summary = context.launcher.run(run_job, job, watch, within=gpu_slot(context, call))
+                summary = _compute(context, call, job, watch, kept)
         except Interrupted:
             # Prefect would take a BaseException for a crash and hide it
             raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
@@ -83,8 +90,33 @@ def compute_and_commit(
             },
         )
         commit = _commit(context, call, record, instead_of)
+        if kept is not None:
+            kept.discard()
         shutil.rmtree(attempt, ignore_errors=True)
     return commit
+
+
+def _compute(
+    context: RunContext, call: StepCall, job: Job, watch: Watch, kept: TrainingCheckpoints | None
+) -> dict[str, Any]:
+    """In a process of its own; again with a smaller micro-batch, from the last checkpoint, when memory runs out."""
+    merely_merges = SHARDS_INPUT in job.inputs
+    target = run_in_ranks if call.spec.trains and job.execution.processes > 1 else run_job
+    while True:
+        try:
+            with contextlib.ExitStack() as stack:
+                if kept is not None:
+                    watch.on_checkpoint = stack.enter_context(Preserved(call.label, kept, job.work))
+                summary: dict[str, Any] = context.launcher.run(
+                    target, job, watch, within=None if merely_merges else gpu_slot(context, call)
+                )
+                return summary
+        except OutOfMemoryError as error:
+            smaller = job.execution.smaller_micro_batch
+            if smaller is None or "execution" in call.identity:  # part of the result
+                raise
+            logger.warning("%s: %s; going on with execution.micro_batch %d", call.label, error, smaller)
+            job = replace(job, execution=job.execution.model_copy(update={"micro_batch": smaller}))
 
 
 def _commit(context: RunContext, call: StepCall, record: Commit, instead_of: str | None) -> Commit:

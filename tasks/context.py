@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -64,6 +64,12 @@ class RunContext:
         with self._recording:
             self.used[label] = result
             self.store.record_run(self.flow_run_id, self.run_record())
+
+    def drop(self, labels: Iterable[str]) -> None:
+        """Forget steps that only served another one: the run is not what keeps their artifacts."""
+        with self._recording:
+            for label in labels:
+                self.used.pop(label, None)
 
     def run_record(self, status: str | None = None, **ending: Any) -> dict[str, Any]:
         """What a garbage collector must keep, the next plan compares with, and MLflow's records are made of again.

@@ -24,5 +24,11 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 
 FORGET = StepSpec(
-    "forget", version=1, compute=compute, kind="model", optional=("token_labels", "loss_base"), on_device=True
+    "forget",
+    version=2,
+    compute=compute,
+    kind="model",
+    optional=("token_labels", "loss_base"),
+    on_device=True,
+    trains=True,
 )

@@ -21,4 +21,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-REFERENCE = StepSpec("reference", version=1, compute=compute, kind="model", on_device=True)
+REFERENCE = StepSpec("reference", version=2, compute=compute, kind="model", on_device=True, trains=True)

@@ -1,15 +1,30 @@
 """score: token losses of the train split under one model; used for the base and for the reference."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from forgetting_core.config import Config, ExecutionConfig, ScoreConfig
 from forgetting_core.progress import Progress
 from tasks.child import Job, Summary
-from tasks.spec import StepSpec
+from tasks.shards import SHARDS_INPUT
+from tasks.spec import StepCall, StepSpec
+
+
+class Shard(Config):
+    """Rows of the train split: whole blocks."""
+
+    first: int
+    stop: int
+    """The one after the last."""
 
 
 def compute(job: Job, progress: Progress) -> Summary:
-    """See `forgetting_core.scoring.score_split`."""
+    """See `forgetting_core.scoring.score_split` and, for shards that are there, `merge_shards`."""
     from forgetting_core.models import check_adapter
-    from forgetting_core.scoring import score_split
+    from forgetting_core.scoring import merge_shards, score_split
 
+    if SHARDS_INPUT in job.inputs:
+        return merge_shards(job.inputs[SHARDS_INPUT], out=job.out)
     check_adapter(job.optional("checkpoint"), job.digests["base"])
     return score_split(
         job.config["score"],
@@ -19,7 +34,29 @@ def compute(job: Job, progress: Progress) -> Summary:
         out=job.out,
         execution=job.execution,
         progress=progress,
+        only=range(job.config["shard"].first, job.config["shard"].stop) if "shard" in job.config else None,
     )
 
 
-SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",), on_device=True)
+def shards(call: StepCall, data: Path, execution: ExecutionConfig) -> list[StepCall]:
+    """The shards of a scoring, at most `execution.score_shards`."""
+    from forgetting_core.scoring import shard_rows
+    from forgetting_core.tables import count_rows
+
+    score = call.config["score"]
+    assert isinstance(score, ScoreConfig)
+    parts = shard_rows(count_rows(data), score.block_rows, execution.score_shards)
+    return [
+        replace(
+            call,
+            label=f"{call.label} {number}/{len(parts)}",
+            spec=SCORE_SHARD,
+            config={**call.config, "shard": Shard(first=rows.start, stop=rows.stop)},
+            delivered=True,
+        )
+        for number, rows in enumerate(parts, 1)
+    ]
+
+
+SCORE_SHARD = StepSpec("score-shard", version=1, compute=compute, optional=("checkpoint",), on_device=True)
+SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",), on_device=True, shards=shards)

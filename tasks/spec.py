@@ -6,9 +6,10 @@ No Prefect and no torch here: the planner reads it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from forgetting_core.config import Config, identity
+from forgetting_core.config import Config, ExecutionConfig, identity
 from forgetting_core.progress import Progress
 from infra.fingerprint import CODE_KEY
 from infra.plan import Reason
@@ -33,6 +34,10 @@ class StepSpec:
     part_kinds: dict[str, Kind] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     """Inputs that the step can do without."""
+    shards: "Callable[[StepCall, Path, ExecutionConfig], list[StepCall]] | None" = None
+    """Cuts a call whose input `data` is in a folder; see `tasks.shards`."""
+    trains: bool = False
+    """Whether it is a fine-tune: `execution.processes` ranks compute it, and its checkpoints are kept meanwhile."""
     about_run: bool = False
     """Whether the computation is told about the run that it is in: `Job.facts`."""
     on_device: bool = False

@@ -31,11 +31,13 @@ from infra.commits import Commit
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.fingerprint import step_payload
 from infra.lineage_runs import run_reference
+from infra.objects import UnavailableError
 from infra.sources import Ref
 from infra.staging import ArtifactMissingError
 from tasks.computation import compute_and_commit
 from tasks.context import CURRENT, RunContext
 from tasks.records import numbers, outputs_of, params_of, produced_of, result_of, tags_of
+from tasks.shards import SHARDS_INPUT, compute_shards
 from tasks.source import code_changes
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.turn import turn
@@ -52,7 +54,14 @@ class RegeneratedError(Exception):
 def as_task(spec: StepSpec) -> Any:
     """The Prefect task of one kind of step; submit it with a `StepCall` and its inputs."""
 
-    @task(name=spec.name, cache_policy=NO_CACHE, persist_result=False, task_run_name="{call.label}")
+    @task(
+        name=spec.name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        task_run_name="{call.label}",
+        # how often, and after how long, is for Prefect's settings to say: PREFECT_TASKS_DEFAULT_RETRIES
+        retry_condition_fn=_may_pass,
+    )
     def step(call: StepCall, inputs: Inputs) -> StepResult | State[StepResult]:
         result = run_step(call, inputs, refresh=_refresh_asked())
         if result.state == "ran":
@@ -61,6 +70,11 @@ def as_task(spec: StepSpec) -> Any:
         return Completed(name=result.state.capitalize(), message=message, data=result)
 
     return step
+
+
+def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether a failure may be gone by the next attempt: the store's, unlike the recipe's, the data's or ours."""
+    return isinstance(state.result(raise_on_failure=False), UnavailableError)
 
 
 def _refresh_asked() -> bool:
@@ -152,10 +166,12 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
         good = commit is not None and commit.uri != instead_of and context.store.exists(commit.uri)
         return commit if good else None
 
+    shards = _shards(context, call, inputs)  # before the lease, so that other runs can take some of them
     with turn(context, call.label, context.leases.candidate(step, fingerprint), finished) as commit:
         if commit is not None:
             return _hit(context, call, commit, refs, "cached")
         refs, staged = _stage_all(context, call, inputs)
+        staged |= shards
         run_id = context.lineage.start_step(
             call.label,
             inputs=produced_of(refs),
@@ -176,6 +192,21 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
             tags=tags_of(commit),
         )
         return _used(context, call, result)
+
+
+def _shards(context: RunContext, call: StepCall, inputs: Inputs) -> dict[str, tuple[Path, ...]]:
+    """The step's shards as an input of it, computed where they are not in the store; nothing when it has none."""
+    if call.spec.shards is None or context.execution.score_shards == 1:
+        return {}
+    refs, staged = _stage_all(context, call, inputs)
+    calls = call.spec.shards(call, staged["data"][0], context.execution)
+
+    def leased(shard: StepCall) -> bool:
+        return context.leases.holder(shard.spec.name, fingerprint_of(_payload(shard, refs))) is not None
+
+    paths = compute_shards(context, calls, lambda shard: run_step(shard, inputs), leased)
+    context.drop(shard.label for shard in calls)
+    return {SHARDS_INPUT: paths}
 
 
 def _stage_all(

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from infra.curve_spool import Spool, Target
 from infra.lineage_writer import Point
 from infra.system_metrics import SystemMetrics
 from tasks.context import RunContext
+from tasks.progress_artifact import StepProgress
 from tasks.records import mirror_of
 from tasks.spec import StepCall
 
@@ -28,11 +30,15 @@ class Watch:
         self._run_id = run_id
         self._spool: Spool | None = None
         self._spooling = True
+        self._computing = False
+        self.on_checkpoint: Callable[[dict[str, Any]], None] = lambda message: None
+        """Told of every training checkpoint."""
         self._lock = threading.Lock()
         """Held while a point is kept: the machine is sampled in another thread."""
         self._held: list[Point] = []
         """System metrics of a step without a run in MLflow; only curves are worth opening one later."""
         self._system_metrics = SystemMetrics(self._keep_sample)
+        self._progress = StepProgress(call.label)
 
     def __enter__(self) -> "Watch":
         return self
@@ -42,6 +48,7 @@ class Watch:
     ) -> None:
         """The computation is over, or has failed."""
         self._system_metrics.stop()
+        self._progress.close()
         if self._spool is not None and self._spooling:
             try:
                 self._spool.end("FINISHED" if kind is None else "FAILED")
@@ -50,13 +57,19 @@ class Watch:
 
     def __call__(self, message: dict[str, Any]) -> None:
         """One message of `infra.launch.Launcher.run`."""
-        if message["kind"] == "start":
+        if message["kind"] == "start" and not self._computing:  # it starts again when memory has run out
+            self._computing = True
             self.started = datetime.now(UTC)
             self._system_metrics.start()
         if message["kind"] == "log":
             with self._lock:
                 self._keep(Point(message["step"], message["metrics"], message["milliseconds"]))
-        self._context.listener(self._call.label, message)
+        if message["kind"] == "advance":
+            self._progress(message)
+        if message["kind"] == "checkpoint":
+            self.on_checkpoint(message)
+        else:
+            self._context.listener(self._call.label, message)
 
     def _keep_sample(self, point: Point) -> None:
         with self._lock:
