@@ -11,7 +11,8 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.dag import Input, Node, walk
+from flows.dag import Input, Node, models_of, walk
+from flows.display import metric_columns
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
 from forgetting_core.config import Recipe, identity
@@ -28,6 +29,7 @@ from infra.sources import Sources
 from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
+from tasks.evaluate import metrics_by_model
 from tasks.records import numbers
 from tasks.report_page import show_report
 from tasks.source import CodeIdentity, code_warnings, identified
@@ -36,7 +38,6 @@ from tasks.step import RegeneratedError, as_task
 
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
-_NOT_HEADLINE = ("_stderr", "/tokens")
 MAX_WAITING_STEPS = 64
 """Threads of the flow: a step that waits for its inputs occupies one."""
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Outcome:
     store: str
     steps: dict[str, StepResult] = field(default_factory=dict)
     ui_command: str = ""
+    models: tuple[str, ...] = ()
+    """That the run evaluates; one that is evaluated on nothing has no metrics."""
 
     @property
     def warnings(self) -> list[str]:
@@ -60,11 +63,8 @@ class Outcome:
     @property
     def metrics(self) -> dict[str, Any]:
         """{model: {task: {metric: value}}}"""
-        return {
-            label.removeprefix("evaluate[").removesuffix("]"): result.summary["metrics"]
-            for label, result in self.steps.items()
-            if label.startswith("evaluate[")
-        }
+        found = metrics_by_model((label, result.summary) for label, result in self.steps.items())
+        return {model: found.get(model, {}) for model in self.models}
 
 
 class StepFailedError(Exception):
@@ -233,6 +233,7 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
         context.store.root,
         {label: context.used[label] for label in walker.futures if label in context.used},
         context.lineage.ui_command(),
+        models_of(context.recipe),
     )
     for label, future in walker.futures.items():
         if future.state.is_failed() or future.state.is_crashed():
@@ -245,7 +246,7 @@ def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     states = [result.state for result in outcome.steps.values()]
     values = numbers(outcome.metrics)
-    headline = [name for name in values if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)]
+    headline = [f"forget/{task}/{name}" for task, name in metric_columns([outcome.metrics["forget"]])]
     metrics = {
         **values,
         "steps_ran": float(states.count("ran")),
