@@ -47,6 +47,7 @@ RECIPES = {
         {
             "name": "x",
             "synthetic": {},
+            "split": {"validation_rows": 8},
             "baselines": ["base"],
             "evaluate": {"tasks": ["skills"]},
             "execution": {"micro_batch": 4},

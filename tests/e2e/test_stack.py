@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "stack"]
 PROCESSES = {"seaweedfs", "mlflow", "prefect", "gpu-worker", "cpu-worker"}
-SEES_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for task in ("skills", "held_out")}
+SEES_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
 RUN_SECONDS = 900
