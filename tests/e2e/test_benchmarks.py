@@ -1,4 +1,4 @@
-"""The five benchmarks on a real model from local files, beside lm-evaluation-harness run by hand on the same folder.
+"""The five benchmarks on a real model, from local files, beside lm-evaluation-harness run by hand on that model.
 
 By hand means its own command line, which knows nothing of this project, and task files written here.
 """
