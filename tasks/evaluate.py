@@ -19,8 +19,7 @@ class HeldOutConfig(Config):
 
 
 def compute(job: Job, progress: Progress) -> Summary:
-    """See `forgetting_core.evaluation.evaluate`."""
-    from forgetting_core.evaluation.evaluate import evaluate_benchmarks, evaluate_held_out
+    """See `forgetting_core.evaluation`: `evaluate` and `held_out`."""
     from forgetting_core.models import check_adapter
 
     check_adapter(job.optional("checkpoint"), job.digests["base"])
@@ -33,7 +32,11 @@ def compute(job: Job, progress: Progress) -> Summary:
         "progress": progress,
     }
     if isinstance(config, HeldOutConfig):
+        from forgetting_core.evaluation.held_out import evaluate_held_out
+
         return evaluate_held_out(dtype=config.dtype, validation=job.path("validation"), **common)
+    from forgetting_core.evaluation.evaluate import evaluate_benchmarks
+
     return evaluate_benchmarks(config, task_dir=job.optional("tasks"), **common)
 
 

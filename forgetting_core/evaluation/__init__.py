@@ -1,7 +1,7 @@
 """Evaluation: benchmarks through lm-evaluation-harness, and the loss on held-out rows.
 
-`evaluate` holds the step's two computations, `local_tasks` says which files a benchmark will read. This file
-imports nothing, so that the recipe and the planner can ask for names without waiting for torch and the harness.
+`evaluate` and `held_out` hold the step's two computations, `local_tasks` says which files a benchmark will read.
+This file imports nothing, so that the recipe and the planner can ask for names without waiting for torch.
 """
 
 METRICS_FILE = "metrics.json"

@@ -1,13 +1,12 @@
-"""The step `evaluate`: one model on benchmarks, or its loss on held-out rows; either way one `metrics.json`."""
+"""The step `evaluate` of a benchmark: one model, its answers, one `metrics.json`."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from forgetting_core.config import Dtype, EvaluateConfig, ExecutionConfig
-from forgetting_core.evaluation import HELD_OUT, METRICS_FILE, PROTOCOL, SAMPLES, records, tydiqa
+from forgetting_core.config import EvaluateConfig, ExecutionConfig
+from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES, records, tydiqa
 from forgetting_core.evaluation.harness import Benchmark, BenchmarkResults, load_benchmarks, run_benchmarks
-from forgetting_core.evaluation.held_out import held_out_loss
 from forgetting_core.evaluation.protocols import Asked, asked
 from forgetting_core.json_files import write_json
 from forgetting_core.models import load_checkpoint, load_tokenizer, resolve_device
@@ -62,26 +61,6 @@ def evaluate_benchmarks(
             f"{message} (all of them: aux/harness.json)"
         )
     return {"metrics": metrics, "items": records.items(results)}
-
-
-def evaluate_held_out(
-    *,
-    base: Path,
-    checkpoint: Path | None,
-    validation: Path,
-    dtype: Dtype,
-    out: Path,
-    execution: ExecutionConfig,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Write `metrics.json` with the mean loss per response token of the split `validation`, in nats, as `held_out`.
-
-    Returns `{"metrics": …}`. Raises `NumericalError` for a loss that is not finite.
-    """
-    model = load_checkpoint(base, checkpoint, dtype=dtype, device=resolve_device(execution.device))
-    loss = held_out_loss(model, validation, micro_batch=execution.micro_batch, progress=progress)
-    write_json(out / METRICS_FILE, {HELD_OUT: loss})
-    return {"metrics": {HELD_OUT: loss}}
 
 
 def _metrics(benchmark: Benchmark, result: BenchmarkResults, progress: Progress) -> Metrics:

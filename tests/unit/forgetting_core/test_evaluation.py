@@ -21,8 +21,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from forgetting_core.config import EvaluateConfig, ExecutionConfig
 from forgetting_core.errors import InputError, Interrupted
-from forgetting_core.evaluation.evaluate import evaluate_benchmarks, evaluate_held_out
-from forgetting_core.evaluation.held_out import ratio_with_stderr
+from forgetting_core.evaluation.evaluate import evaluate_benchmarks
+from forgetting_core.evaluation.held_out import evaluate_held_out, ratio_with_stderr
 from forgetting_core.evaluation.protocols import Asked, Seeds, asked
 from forgetting_core.evaluation.records import plain_metrics
 from forgetting_core.evaluation.tydiqa import LANGUAGES, averaged
