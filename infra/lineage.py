@@ -17,7 +17,6 @@ from infra.lineage_experiment import NOTE_TAG, describe_experiment, show_metrics
 from infra.lineage_mlflow import as_params, as_tags, register_version, safe_model_name
 from infra.lineage_notes import (
     DESCRIPTION_CHARACTERS,
-    Produced,
     escape_markdown,
     model_note,
     model_path,
@@ -26,6 +25,7 @@ from infra.lineage_notes import (
     version_path,
 )
 from infra.lineage_outage import never_fails
+from infra.lineage_records import Produced
 from infra.lineage_steps import Status, StepLineage
 from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
 from infra.programs import program

@@ -11,8 +11,9 @@ from typing import Literal
 
 from infra.lineage_book import StepBook
 from infra.lineage_experiment import NOTE_TAG, view_path
-from infra.lineage_notes import Produced, StepRecord, Trail, model_note, pipeline_note, step_note
+from infra.lineage_notes import model_note, pipeline_note, step_note
 from infra.lineage_outage import OutageProof, never_fails
+from infra.lineage_records import Produced, StepRecord, Trail
 from infra.lineage_runs import find_run
 from infra.lineage_writer import Point, RunWriter
 
