@@ -21,6 +21,7 @@ test: install
 
 test-e2e: install
 	$(BIN)/python -m pytest -q tests/e2e
+	$(BIN)/python -m pytest -q tests/unit tests/contract -m slow
 
 check: install
 	$(BIN)/ruff format --check .
