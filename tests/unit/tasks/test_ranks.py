@@ -12,11 +12,13 @@ import psutil
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from forgetting_core.config import ExecutionConfig, ForgetConfig, LoraConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.partition import LABELS_FILE
+from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
 from infra.launch import Launcher
 from tasks.child import Job, run_job
@@ -65,6 +67,13 @@ def run(launcher: Launcher, item: Job, listener: Callable[[dict[str, Any]], None
     return launcher.run(run_in_ranks if item.execution.processes > 1 else run_job, item, listener)
 
 
+def run_here(item: Job) -> None:
+    """In this process, whose state accelerate keeps otherwise."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    compute(item, Progress())
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def weights(item: Job) -> dict[str, torch.Tensor]:
     return load_file(item.out / WEIGHTS[item.config["forget"].mode])
 
@@ -104,6 +113,18 @@ def test_ranks_train_to_the_weights_of_one_process(
         assert summary[curve] == pytest.approx(expected[curve], rel=1e-5)
     names = {path.relative_to(alone.out) for path in alone.out.rglob("*")}
     assert {path.relative_to(together.out) for path in together.out.rglob("*")} == names
+
+
+def test_what_accelerate_is_told_elsewhere_changes_no_result(
+    inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    told = job(inputs, tmp_path / "told")
+    run_here(told)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    plain = job(inputs, tmp_path / "plain")
+    run_here(plain)
+    assert furthest(told, plain) == 0
 
 
 @pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
