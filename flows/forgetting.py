@@ -67,12 +67,12 @@ def forgetting(
     LAUNCHED.get()(context.launcher)
     try:
         outcome = _walk(loaded, context, settings, code_identity, upstream_only=upstream_only)
+        record_success(loaded, context, outcome)
     except BaseException:
         record_failure(context)
         raise
     finally:
         CURRENT.reset(token)
-    record_success(loaded, context, outcome)
     return outcome
 
 

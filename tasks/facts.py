@@ -6,9 +6,9 @@ from forgetting_core.run_facts import RunFacts, StepFacts, SweepPoint
 from infra.siblings import RUNS_READ, sibling_runs
 from infra.staging import ArtifactMissingError
 from tasks.context import RunContext
+from tasks.records import CURVES_FILE
 from tasks.spec import StepResult
 
-CURVES_FILE = "aux/metrics.jsonl"
 RHO = ("partition", "rho")
 EVALUATED = "evaluate["
 MAY_DIFFER = {
@@ -60,7 +60,7 @@ def _curves(context: RunContext, result: StepResult) -> str | None:
 
 
 def _sweep(context: RunContext) -> tuple[SweepPoint, ...]:
-    record: dict[str, Any] = context.run_record(finished=False)
+    record: dict[str, Any] = context.run_record()
     found = sibling_runs(context.store, record, RHO, MAY_DIFFER)
     return tuple(
         SweepPoint(
