@@ -14,6 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.dag import Input, Node, walk
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
+from flows.termination import end_with_worker, ignore_further_signals
 from forgetting_core.config import Recipe, identity
 from forgetting_core.recipe import load_recipe
 from infra.curves import CurveSender
@@ -110,6 +111,7 @@ def forgetting(
         code_identity: With `source`, a step whose source code has changed runs again.
         upstream_only: Only as far as the scores, which no ρ changes; warms the store for a sweep.
     """
+    end_with_worker()
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     context = open_context(loaded, settings, upstream_only=upstream_only)
@@ -208,9 +210,14 @@ def _walk(
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
         walker = PrefectWalker(context, settings, code_identity)
-        walk(recipe, walker, upstream_only=upstream_only)
         try:
+            walk(recipe, walker, upstream_only=upstream_only)
             return _collect(walker, context)
+        except TerminationSignal:
+            ignore_further_signals()
+            context.launcher.stop()
+            _wait(walker)
+            raise
         except StepFailedError as error:
             if not isinstance(error.__cause__, RegeneratedError):
                 raise
@@ -219,14 +226,7 @@ def _walk(
 
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
-    try:
-        for future in walker.futures.values():
-            future.wait()
-    except TerminationSignal:  # cancelled, or the machine is wanted back
-        context.launcher.stop()
-        for future in walker.futures.values():
-            future.wait()
-        raise
+    _wait(walker)
     outcome = Outcome(
         context.flow_run_id,
         context.lineage.run_id,
@@ -239,6 +239,11 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
             cause: Any = future.result(raise_on_failure=False)
             raise StepFailedError(label, outcome) from cause
     return outcome
+
+
+def _wait(walker: PrefectWalker) -> None:
+    for future in walker.futures.values():
+        future.wait()
 
 
 def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:

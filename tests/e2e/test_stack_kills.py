@@ -151,10 +151,13 @@ def undisturbed(stack: Running) -> Callable[[int], str]:
 
 
 @pytest.fixture
-def whole(stack: Running) -> Iterator[None]:
-    """All of the stack runs, before and after."""
+def afresh(stack: Running) -> Iterator[None]:
+    """Whatever becomes of a test, the next one finds a whole stack and no training."""
     yield
     stack.cli("up", "--gpu-runs", str(GPU_RUNS))
+    shutil.rmtree(stack.folder / "state", ignore_errors=True)
+    for folder in (f"{TRAINING}/forget", "v1/commits/forget"):
+        objects(stack).delete_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def whole(stack: Running) -> Iterator[None]:
         pytest.param(cancel, 2, NEVER, "Cancelled", False, id="ranks-cancelled"),
     ],
 )
-@pytest.mark.usefixtures("whole")
+@pytest.mark.usefixtures("afresh")
 def test_a_disturbed_run_leaves_nothing_behind_and_the_next_one_goes_on(
     stack: Running,
     undisturbed: Callable[[int], str],
