@@ -31,6 +31,9 @@ STEPS_BEFORE = 100
 """Optimizer steps that are done when it is disturbed."""
 OFTEN, NEVER = 20, 10**6
 STOP_SECONDS = 15
+"""Until the computation is over."""
+GONE_SECONDS = 30
+"""Until the flow's own process has said so, and is gone too: after that Prefect would kill it."""
 STATE_SECONDS = 180
 """Until what the server and the store say of the run is true again."""
 
@@ -43,16 +46,21 @@ class Disturbed:
     run: FlowRun
     process: psutil.Process
     family: tuple[psutil.Process, ...]
+    groups: frozenset[int]
 
-    def left(self) -> list[str]:
-        """What still runs of it: those processes, others of their groups, and others that work in its folder."""
-        groups = {process.pid for process in self.family}
+    @property
+    def computing(self) -> frozenset[int]:
+        """The groups of the step's processes, not the flow's own."""
+        return self.groups - {self.process.pid}
+
+    def left(self, groups: frozenset[int]) -> list[str]:
+        """What still runs in these process groups, or works in the run's folder."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 command = " ".join(process.cmdline())
-                ours = process in self.family or os.getpgid(process.pid) in groups
-                if (ours or f"{self.stack.folder}/state" in command) and process.status() != psutil.STATUS_ZOMBIE:
+                ours = os.getpgid(process.pid) in groups or f"{self.stack.folder}/state" in command
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(f"{process.pid} {command[:100]}")
         return found
 
@@ -134,7 +142,8 @@ def training(stack: Running, run: FlowRun) -> Disturbed | None:
         return None
     for process in psutil.Process(stack.processes()["gpu-worker"]["pid"]).children():
         if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
-            return Disturbed(stack, run, process, (process, *process.children(recursive=True)))
+            family = (process, *process.children(recursive=True))
+            return Disturbed(stack, run, process, family, frozenset(os.getpgid(member.pid) for member in family))
     raise AssertionError("the worker has no process for the run")
 
 
@@ -206,7 +215,9 @@ def test_a_disturbed_run_leaves_nothing_behind_and_the_next_one_goes_on(
     it: Disturbed = until(lambda: training(stack, run), "the training is under way")
     disturb(it)
     began = time.monotonic()
-    until(lambda: None if it.left() else True, "no process is left", STOP_SECONDS)
+    until(lambda: None if it.left(it.computing) else True, "the step has stopped", STOP_SECONDS)
+    stopped = time.monotonic() - began
+    until(lambda: None if it.left(it.groups) else True, "no process is left", GONE_SECONDS)
     gone = time.monotonic() - began
     ended = stack.finished(run, STATE_SECONDS)
     over = time.monotonic() - began
@@ -222,8 +233,10 @@ def test_a_disturbed_run_leaves_nothing_behind_and_the_next_one_goes_on(
     again = stack.finished(stack.start("forgetting/forgetting", **asked))
     assert again.state_name == "Completed", again.state
     step = resumed(stack, again)
-    print(f"\n{disturb.__name__}: gone {gone:.1f} s, {state} {over:.1f} s, free {free:.1f} s, resumed at {step}")
-    print(f"kept {kept['optimizer_step']}; {ended.state}")
+    print(
+        f"\n{disturb.__name__}, {processes} ranks: step stopped after {stopped:.1f} s, all gone {gone:.1f} s,"
+        f" {ended.state} {over:.1f} s, slot and lease free {free:.1f} s, resumed after optimizer step {step}"
+    )
     assert step >= kept["optimizer_step"] >= STEPS_BEFORE - OFTEN
     assert checkpoint(stack) == expected
     assert names(stack, TRAINING) == []
