@@ -15,6 +15,7 @@ from flows.dag import Input, Node, walk
 from flows.outcome import Outcome, StepFailedError
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
+from flows.termination import end_with_worker, ignore_further_signals
 from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
 from infra.settings import Settings
@@ -60,6 +61,7 @@ def forgetting(
         code_identity: With `source`, a step whose source code has changed runs again.
         upstream_only: Only as far as the scores, which no ρ changes; warms the store for a sweep.
     """
+    end_with_worker()
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     context = open_context(loaded, settings, upstream_only=upstream_only)
@@ -109,9 +111,14 @@ def _walk(
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
         walker = PrefectWalker(context, settings, code_identity)
-        walk(recipe, walker, upstream_only=upstream_only)
         try:
+            walk(recipe, walker, upstream_only=upstream_only)
             return _collect(walker, context)
+        except TerminationSignal:
+            ignore_further_signals()
+            context.launcher.stop()
+            _wait(walker)
+            raise
         except StepFailedError as error:
             if not isinstance(error.__cause__, RegeneratedError):
                 raise
@@ -120,14 +127,7 @@ def _walk(
 
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
-    try:
-        for future in walker.futures.values():
-            future.wait()
-    except TerminationSignal:  # cancelled, or the machine is wanted back
-        context.launcher.stop()
-        for future in walker.futures.values():
-            future.wait()
-        raise
+    _wait(walker)
     outcome = Outcome(
         context.flow_run_id,
         context.lineage.run_id,
@@ -140,3 +140,8 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
             cause: Any = future.result(raise_on_failure=False)
             raise StepFailedError(label, outcome) from cause
     return outcome
+
+
+def _wait(walker: PrefectWalker) -> None:
+    for future in walker.futures.values():
+        future.wait()
