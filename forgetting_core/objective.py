@@ -81,9 +81,9 @@ def log_complement(loss: torch.Tensor) -> torch.Tensor:
 
     Otherwise a token that the model is sure of (p rounds to 1) had an infinite value and no gradient but NaN.
     """
-    bent = loss.clamp(min=SMALLEST_LOSS)
-    # each form where it is accurate; the other's argument stays in range, so that its gradient is 0 and not NaN
-    likely = torch.log(-torch.expm1(-bent.clamp(max=math.log(2))))
-    unlikely = torch.log1p(-torch.exp(-bent.clamp(min=math.log(2))))
-    straight = (loss - bent) / math.expm1(SMALLEST_LOSS)
-    return torch.where(bent < math.log(2), likely, unlikely) + straight
+    # each form where it is accurate; elsewhere its argument stays in range, so that its gradient is 0 there, no NaN
+    half = math.log(2)
+    sure = math.log(-math.expm1(-SMALLEST_LOSS)) + (loss - SMALLEST_LOSS) / math.expm1(SMALLEST_LOSS)
+    likely = torch.log(-torch.expm1(-loss.clamp(SMALLEST_LOSS, half)))
+    unlikely = torch.log1p(-torch.exp(-loss.clamp(min=half)))
+    return torch.where(loss < SMALLEST_LOSS, sure, torch.where(loss < half, likely, unlikely))
