@@ -60,8 +60,6 @@ def weights(folder: Path, micro_batch: int | str = "auto", **fields: Any) -> dic
     plain = load_file(save_model(folder / "reference") / "model.safetensors")
     generator = torch.Generator().manual_seed(1)
     moved = {name: value + 0.05 * torch.randn(value.shape, generator=generator) for name, value in plain.items()}
-        name: value + 0.05 * torch.randn(value.shape, generator=generator) for name, value in reference.items()
-    }
     save_file(moved, folder / "reference/model.safetensors", metadata={"format": "pt"})
     execution = ExecutionConfig.model_validate({"device": "cpu", "micro_batch": micro_batch})
     recipe = Recipe.model_validate({**RECIPE, **fields})
