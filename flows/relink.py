@@ -16,7 +16,7 @@ from infra.ancestry import Records, read_all_records
 from infra.errors import RequestError, TrackingError
 from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.lineage_connection import open_experiment, outages
-from infra.lineage_notes import StepRecord
+from infra.lineage_records import StepRecord
 from infra.lineage_runs import RELINKED_FROM, RunIndex, run_reference
 from infra.lineage_writer import INCOMPLETE_TAG
 from infra.objects import Objects

@@ -136,6 +136,8 @@ def partition(
     table = pa.Table.from_arrays([rows, list_array(label, offsets, pa.int8())], schema=LABEL_SCHEMA)
     write_parquet(out / LABELS_FILE, [table], LABEL_SCHEMA)
     statistics = describe(score, label)
+    if not config.has_common_threshold:
+        statistics["threshold"] = None
     write_json(out / "aux" / "statistics.json", statistics)
     progress.advance(int((label != 0).sum()), int((label != 0).sum()), "tokens")
     return statistics

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infra.lineage_notes import Produced, escape_markdown
+from infra.lineage_notes import escape_markdown
+from infra.lineage_records import Produced
 from infra.public import public_text
 
 if TYPE_CHECKING:

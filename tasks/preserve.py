@@ -32,6 +32,7 @@ class Preserved:
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Preserved":
+        shutil.rmtree(self._held, ignore_errors=True)  # of a run that was killed
         self._bring_back()
         return self
 

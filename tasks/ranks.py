@@ -38,8 +38,9 @@ class RanksDiedError(RuntimeError):
 def run_in_ranks(job: Job, channel: Channel) -> Summary:
     """`job.compute` in `job.execution.processes` ranks; the summary of the first. A target of `Launcher.run`.
 
-    Raises what a rank raised, or `RanksDiedError`.
+    Raises what a rank raised, `RanksDiedError`, and `InputError` for more ranks than GPUs.
     """
+    _check_gpus(job.execution)
     job.work.mkdir(parents=True, exist_ok=True)
     path = job.work / "job.json"
     path.write_text(json.dumps(_encode(job)))
@@ -135,6 +136,17 @@ def _decode_error(said: dict[str, Any]) -> BaseException:
     error = kind(said["text"])
     error.add_note(said["trace"])
     return error
+
+
+def _check_gpus(execution: ExecutionConfig) -> None:
+    import torch
+
+    gpus = torch.cuda.device_count() if execution.device != "cpu" else 0
+    if 0 < gpus < execution.processes:
+        raise InputError(
+            f"execution.processes: {execution.processes} ranks need a GPU each, and this host has {gpus}; lower it,"
+            " or set execution.device to `cpu`"
+        )
 
 
 def _command(execution: ExecutionConfig, job: Path) -> list[str]:

@@ -93,6 +93,17 @@ def test_the_training_may_replace_a_checkpoint_while_it_is_copied(
     assert fetched is not None and (fetched / "weights.safetensors").read_bytes() == b"two"
 
 
+def test_what_a_killed_run_was_copying_is_in_nobodys_way(checkpoints: TrainingCheckpoints, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    message = save(work, 2)
+    (tmp_path / "held" / "step-2").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt), Preserved("forget", checkpoints, work) as preserved:
+        preserved(message)
+        raise KeyboardInterrupt
+    newest = checkpoints.newest()
+    assert newest is not None and newest.optimizer_step == 2
+
+
 def test_a_checkpoint_that_was_collected_is_no_checkpoint(
     store: Store, checkpoints: TrainingCheckpoints, tmp_path: Path
 ) -> None:
