@@ -8,6 +8,7 @@ import pytest
 from infra.lineage import CURRENT_ALIAS
 from tests.cli import Cli, ran
 
+pytestmark = pytest.mark.slow
 ALONE = ("--set", "baselines=[]")
 BY_THRESHOLD = ("--set", "partition.threshold=0.0", "--set", "partition.rho=null")
 
