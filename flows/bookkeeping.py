@@ -34,8 +34,8 @@ def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = Fa
         settings.tracking_uri,
         experiment=EXPERIMENT,
         recipe=recipe.name,
-        variant="upstream" if upstream_only else f"ρ={recipe.partition.rho}",
-        params={} if upstream_only else {"rho": recipe.partition.rho, "objective": recipe.forget.objective},
+        variant="upstream" if upstream_only else recipe.partition.rule,
+        params={} if upstream_only else _told(recipe),
         tags={
             "mlflow.source.name": f"forgetting run {recipe.name}",
             "mlflow.source.git.commit": made_by["git_commit"],
@@ -65,6 +65,15 @@ def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = Fa
     )
 
 
+def _told(recipe: Recipe) -> dict[str, str]:
+    """What of the recipe the pipeline run and the model's version state at a glance."""
+    chosen = {name: getattr(recipe.partition, name) for name in ("rho", "threshold")}
+    told = {name: value for name, value in chosen.items() if value is not None}
+    if recipe.partition.labelling != "influence":
+        told["labelling"] = recipe.partition.labelling
+    return {**told, "objective": recipe.forget.objective}
+
+
 def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
     """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     states = [result.state for result in outcome.steps.values()]
@@ -75,11 +84,13 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
         "steps_ran": float(states.count("ran")),
         "steps_cached": float(states.count("cached")),
     }
+    if "partition" in outcome.steps:
+        metrics |= numbers({"positive_share": outcome.steps["partition"].summary["positive_share"]})
     if "forget" not in outcome.steps:
         context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
         _end(context, "FINISHED", metrics=metrics)
         return
-    model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
+    model_tags = _told(recipe)
     record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)

@@ -60,6 +60,8 @@ def _curves(context: RunContext, result: StepResult) -> str | None:
 
 
 def _sweep(context: RunContext) -> tuple[SweepPoint, ...]:
+    if context.recipe.partition.rho is None:
+        return ()
     record: dict[str, Any] = context.run_record()
     found = sibling_runs(context.store, record, RHO, MAY_DIFFER)
     return tuple(

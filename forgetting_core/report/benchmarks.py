@@ -8,7 +8,7 @@ from typing import Any
 from forgetting_core.errors import InputError
 
 BASE = "base"
-MODELS = (BASE, "reference", "sft", "ignore", "forget")
+MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
 """The order of the columns."""
 METRICS_FILE = "metrics.json"
 STDERR = "_stderr"
