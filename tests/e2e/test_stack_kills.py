@@ -92,6 +92,7 @@ def terminate(it: Disturbed) -> None:
 
 
 def terminate_worker(it: Disturbed) -> None:
+    """Prefect's worker gives its runs no time to save then."""
     os.kill(it.stack.processes()["gpu-worker"]["pid"], signal.SIGTERM)
 
 
@@ -193,7 +194,7 @@ def afresh(stack: Running) -> Iterator[None]:
         pytest.param(terminate, 1, NEVER, "Crashed", False, id="terminated"),
         pytest.param(kill_flow, 1, OFTEN, "Crashed", True, id="flow-killed"),
         pytest.param(kill_worker, 1, NEVER, "Crashed", True, id="worker-killed"),
-        pytest.param(terminate_worker, 1, NEVER, "Crashed", True, id="worker-terminated"),
+        pytest.param(terminate_worker, 1, OFTEN, "Crashed", True, id="worker-terminated"),
         pytest.param(lose_host, 1, OFTEN, "Crashed", False, id="host-lost"),
         pytest.param(kill_rank, 2, OFTEN, "Failed", True, id="rank-killed"),
         pytest.param(cancel, 2, NEVER, "Cancelled", False, id="ranks-cancelled"),
