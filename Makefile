@@ -20,7 +20,7 @@ test: install
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-e2e: install
-	$(BIN)/python -m pytest -q tests/e2e
+	$(BIN)/python -m pytest -q -m slow
 
 check: install
 	$(BIN)/ruff format --check .

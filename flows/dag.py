@@ -14,6 +14,7 @@ from forgetting_core.config import (
     ForgetConfig,
     IgnoreConfig,
     ModelSource,
+    PartitionConfig,
     Recipe,
     SftConfig,
     TrainingConfig,
@@ -107,10 +108,17 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     if upstream_only:
         return
 
-    token_labels = to.step(
-        StepCall("partition", PARTITION, {"partition": recipe.partition}),
-        {"loss_base": loss_base, "loss_reference": loss_reference},
-    )
+    token_labels = {
+        name: to.step(
+            StepCall(_label("partition", name), PARTITION, {"partition": config}),
+            {
+                "loss_base": loss_base,
+                "loss_reference": loss_reference,
+                "data": train if config.labelling == "oracle_noise" else None,
+            },
+        )
+        for name, config in _partitions(recipe).items()
+    }
 
     checkpoints: dict[str, Input] = {"reference": reference, "base": None}
     for name, objective in _fine_tunes(recipe).items():
@@ -123,7 +131,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
             {
                 "base": base,
                 "data": train,
-                "token_labels": token_labels if labelled else None,
+                "token_labels": token_labels.get(name, token_labels["partition"]) if labelled else None,
                 "loss_base": loss_base if bounded else None,
             },
         )
@@ -144,7 +152,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
             "tokenizer": tokenizer,
             "loss_base": loss_base,
             "loss_reference": loss_reference,
-            "token_labels": token_labels,
+            "token_labels": token_labels["partition"],
             **{f"{METRICS_PREFIX}{name}": node for name, node in metrics.items()},
         },
     )
@@ -170,15 +178,27 @@ def _sources(recipe: Recipe, to: Walker) -> tuple[Input, Input, Input, Input, In
     )
 
 
+def _partitions(recipe: Recipe) -> dict[str, PartitionConfig]:
+    """The labels by name: the recipe's own, `partition`, and those that only the fine-tune of their name reads."""
+    labels = {"partition": recipe.partition}
+    if "random" in recipe.baselines:
+        labels["random"] = recipe.partition.model_copy(update={"labelling": "random"})
+    return labels
+
+
 def _fine_tunes(recipe: Recipe) -> dict[str, AnyObjective]:
     """The fine-tunes by name: the baselines share every training setting with the recipe's own objective."""
-    shared: dict[str, Any] = {name: getattr(recipe.forget, name) for name in TrainingConfig.model_fields}
-    shared["normalization"] = recipe.forget.normalization
+    own = recipe.forget
+    shared: dict[str, Any] = {name: getattr(own, name) for name in TrainingConfig.model_fields}
+    shared["normalization"] = own.normalization
+    forget = own if isinstance(own, ForgetConfig) else ForgetConfig(**shared)
     baselines: dict[str, AnyObjective] = {
         "sft": SftConfig(objective="sft", **shared),
         "ignore": IgnoreConfig(objective="ignore", **shared),
+        "npo": forget.model_copy(update={"negative": "npo"}),
+        "random": own,
     }
-    return {**{name: baselines[name] for name in recipe.baselines if name in baselines}, "forget": recipe.forget}
+    return {**{name: baselines[name] for name in recipe.baselines if name in baselines}, "forget": own}
 
 
 def _training_config(recipe: Recipe, objective: AnyObjective) -> dict[str, Config]:

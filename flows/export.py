@@ -84,7 +84,7 @@ def describe(inventory: Inventory, record: Record, name: str) -> Lineage:
         for given, source in item.commit.inputs.items():
             if source.digest != base.digest and (item is record or folders.get(given) not in known):
                 sources.setdefault(source.digest, (f"{item.label}: {given}", str(source.uri), source.digest))
-    rho = next((item.commit.payload["config"]["partition"]["rho"] for item in chain if _is_partition(item)), None)
+    labels = [item.commit.payload["config"] for item in chain if item.commit.step == "partition"]
     return Lineage(
         name=name,
         base=str(base.uri),
@@ -93,16 +93,12 @@ def describe(inventory: Inventory, record: Record, name: str) -> Lineage:
             **flatten(record.commit.payload["config"]),
             "code (git commit)": record.commit.provenance.get("git_commit"),
         },
-        rho=rho,
+        partition=flatten(labels[0]) if labels else {},
         data=list(sources.values()),
         chain=[
             Ancestor(item.label, item.commit.fingerprint, item.commit.digest, item.commit.uri) for item in chain
         ],
     )
-
-
-def _is_partition(record: Record) -> bool:
-    return record.commit.step == "partition"
 
 
 def _base(

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from flows.forgetting import StepFailedError
+from flows.outcome import StepFailedError
 from forgetting_core.errors import InputError
 from infra.launch import StoppedError
 from infra.programs import program

@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.exceptions import TerminationSignal
@@ -11,72 +10,24 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.bookkeeping import open_context, record_failure, record_success
 from flows.dag import Input, Node, models_of, walk
-from flows.display import metric_columns
+from flows.outcome import Outcome, StepFailedError
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
-from forgetting_core.config import Recipe, identity
+from flows.termination import end_with_worker, ignore_further_signals
+from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
-from infra.curves import CurveSender
-from infra.digests import DigestCache
-from infra.launch import Launcher
-from infra.lease import Leases
-from infra.lineage import EXPERIMENT, Lineage, Produced
-from infra.objects import StoreError
-from infra.provenance import provenance
 from infra.settings import Settings
 from infra.sources import Sources
-from infra.store import Store
-from infra.urls import open_objects
-from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
-from tasks.evaluate import metrics_by_model
-from tasks.records import numbers
-from tasks.report_page import show_report
-from tasks.source import CodeIdentity, code_warnings, identified
+from tasks.context import CURRENT, LAUNCHED, RunContext
+from tasks.source import CodeIdentity, identified
 from tasks.spec import StepCall, StepResult, StepSpec
 from tasks.step import RegeneratedError, as_task
 
-DRAIN_SECONDS = 10.0
-"""How long the end of a run may wait until MLflow has the last points of the curves."""
 MAX_WAITING_STEPS = 64
 """Threads of the flow: a step that waits for its inputs occupies one."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """What a run did, complete or not."""
-
-    flow_run_id: str
-    mlflow_run_id: str | None
-    store: str
-    steps: dict[str, StepResult] = field(default_factory=dict)
-    ui_command: str = ""
-    models: tuple[str, ...] = ()
-    """That the run evaluates; one that is evaluated on nothing has no metrics."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """Cached steps whose code has changed without a new version."""
-        return code_warnings((result.step, label, result.code_changes) for label, result in self.steps.items())
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """{model: {task: {metric: value}}}"""
-        found = metrics_by_model((label, result.summary) for label, result in self.steps.items())
-        return {model: found.get(model, {}) for model in self.models}
-
-
-class StepFailedError(Exception):
-    """A step failed; `outcome` holds what was done, `__cause__` why."""
-
-    def __init__(self, label: str, outcome: Outcome) -> None:
-        super().__init__(label)
-        self.label = label
-        self.outcome = outcome
-
-    def __str__(self) -> str:
-        return f"{self.label} failed: {self.__cause__}"
 
 
 def _run_name() -> str:
@@ -110,6 +61,7 @@ def forgetting(
         code_identity: With `source`, a step whose source code has changed runs again.
         upstream_only: Only as far as the scores, which no ρ changes; warms the store for a sweep.
     """
+    end_with_worker()
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
     context = open_context(loaded, settings, upstream_only=upstream_only)
@@ -117,62 +69,13 @@ def forgetting(
     LAUNCHED.get()(context.launcher)
     try:
         outcome = _walk(loaded, context, settings, code_identity, upstream_only=upstream_only)
+        record_success(loaded, context, outcome)
     except BaseException:
-        try:
-            context.store.record_run(context.flow_run_id, context.run_record("FAILED"))
-        except StoreError as error:
-            logger.warning("what the failed run has done is not recorded: %s", error)
-        _end(context, "FAILED")
+        record_failure(context)
         raise
     finally:
         CURRENT.reset(token)
-    _record(loaded, context, outcome)
     return outcome
-
-
-def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described: Any) -> None:
-    """Tell MLflow, as described at `Lineage.finish`; what it does not hear now, it hears in the next run."""
-    context.curves.drain(DRAIN_SECONDS)
-    context.lineage.finish(status, **described)
-    context.curves.end(status, recorded=context.lineage.closed)
-
-
-def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = False) -> RunContext:
-    """Connect to the store and the lineage."""
-    made_by = provenance()
-    lineage = Lineage.start(
-        settings.tracking_uri,
-        experiment=EXPERIMENT,
-        recipe=recipe.name,
-        variant="upstream" if upstream_only else f"ρ={recipe.partition.rho}",
-        params={} if upstream_only else {"rho": recipe.partition.rho, "objective": recipe.forget.objective},
-        tags={
-            "mlflow.source.name": f"forgetting run {recipe.name}",
-            "mlflow.source.git.commit": made_by["git_commit"],
-            "git_dirty": made_by["git_dirty"],
-            "host": made_by["host"],
-            "prefect_flow_run_id": flow_run.id,
-            "prefect_parent_flow_run_id": flow_run.parent_flow_run_id,  # such as a sweep
-        },
-    )
-    curves = CurveSender(settings.state_dir / "curves", settings.tracking_uri, EXPERIMENT, lineage.recover)
-    if lineage.run_id is not None:
-        curves.begin(recipe.name, lineage.run_id)
-    objects = open_objects(settings.store_url)
-    return RunContext(
-        recipe=recipe,
-        store=Store(objects),
-        leases=Leases(objects, settings.lease_ttl, str(flow_run.id)),
-        lineage=lineage,
-        curves=curves,
-        launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),
-        digests=DigestCache(settings.digest_cache),
-        work_dir=settings.work_dir,
-        listener=LISTENER.get(),
-        flow_run_id=str(flow_run.id),
-        gpu_slot=settings.gpu_slot,
-        provenance={**made_by, "prefect_flow_run_id": str(flow_run.id)},
-    )
 
 
 class PrefectWalker(RecipeSources):
@@ -208,9 +111,14 @@ def _walk(
     """Run every step; from the start again (all that is done is a hit) when an evicted one came out differently."""
     while True:
         walker = PrefectWalker(context, settings, code_identity)
-        walk(recipe, walker, upstream_only=upstream_only)
         try:
+            walk(recipe, walker, upstream_only=upstream_only)
             return _collect(walker, context)
+        except TerminationSignal:
+            ignore_further_signals()
+            context.launcher.stop()
+            _wait(walker)
+            raise
         except StepFailedError as error:
             if not isinstance(error.__cause__, RegeneratedError):
                 raise
@@ -219,14 +127,7 @@ def _walk(
 
 def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     """Wait for every step. Raises `StepFailedError` from the first failure that is no consequence of another."""
-    try:
-        for future in walker.futures.values():
-            future.wait()
-    except TerminationSignal:  # cancelled, or the machine is wanted back
-        context.launcher.stop()
-        for future in walker.futures.values():
-            future.wait()
-        raise
+    _wait(walker)
     outcome = Outcome(
         context.flow_run_id,
         context.lineage.run_id,
@@ -242,32 +143,6 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
     return outcome
 
 
-def _record(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
-    """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
-    states = [result.state for result in outcome.steps.values()]
-    values = numbers(outcome.metrics)
-    headline = [f"forget/{task}/{name}" for task, name in metric_columns([outcome.metrics["forget"]])]
-    metrics = {
-        **values,
-        "steps_ran": float(states.count("ran")),
-        "steps_cached": float(states.count("cached")),
-    }
-    if "forget" not in outcome.steps:
-        context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
-        _end(context, "FINISHED", metrics=metrics)
-        return
-    model_tags = {"rho": recipe.partition.rho, "objective": recipe.forget.objective}
-    record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
-    context.store.record_run(context.flow_run_id, record)
-    context.store.write_head(recipe.name, record)
-    final = outcome.steps["forget"].ref
-    _end(
-        context,
-        "FINISHED",
-        metrics=metrics,
-        headline=headline,
-        final_model=Produced("checkpoint", "model", final.uri, final.digest),
-        model_tags=model_tags,
-        summary={"recipe": identity(recipe), "store": context.store.root},
-    )
-    show_report(context.store, context.lineage, outcome.steps["report"].ref.uri)
+def _wait(walker: PrefectWalker) -> None:
+    for future in walker.futures.values():
+        future.wait()

@@ -7,7 +7,7 @@ import threading
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from infra.launch import Launcher, beyond_ctrl_c
+from infra.launch import Launcher, beyond
 from tasks.context import LAUNCHED
 
 
@@ -47,7 +47,7 @@ def _start_prefect_server() -> None:
     """Start Prefect's embedded server as Prefect would, but so that Ctrl-C leaves it up to record the end."""
 
     def start() -> None:
-        with beyond_ctrl_c():
+        with beyond(signal.SIGINT):
             SubprocessASGIServer().start()
 
     # a thread of its own, so that Ctrl-C works here meanwhile

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from infra.ancestry import Ancestor, Ancestry, Source
+from infra.ancestry import Ancestor, Ancestry, Source, is_partition
 from infra.ancestry_mlflow import ModelVersion
 from infra.public import public_data, public_uri
 
@@ -29,7 +29,7 @@ def lineage_document(
         "store": ancestry.root,
         **evidence,
         "artifact": {"uri": target.uri, "digest": target.digest, "fingerprint": target.fingerprint},
-        "rho": ancestry.rho,
+        **_chosen_document(ancestry.partition),
         "models": [
             {"name": item.name, "version": item.version, "digest": item.digest, "uri": item.uri, "rho": item.rho}
             for item in versions
@@ -40,8 +40,10 @@ def lineage_document(
 
 def _heading(ancestry: Ancestry, versions: Sequence[ModelVersion]) -> str:
     named = ", ".join(item.label for item in versions)
-    rho = f", ρ {ancestry.rho}" if ancestry.rho is not None else ""
-    return f"[bold]{escape(named or ancestry.target.record.label)}[/]{escape(rho)}  [dim]{escape(ancestry.root)}[/]"
+    chosen = f", {_chosen(ancestry.partition)}" if ancestry.partition else ""
+    return (
+        f"[bold]{escape(named or ancestry.target.record.label)}[/]{escape(chosen)}  [dim]{escape(ancestry.root)}[/]"
+    )
 
 
 def _grow(tree: Tree, ancestry: Ancestry, step: Ancestor, role: str, shown: set[str]) -> None:
@@ -62,16 +64,30 @@ def _grow(tree: Tree, ancestry: Ancestry, step: Ancestor, role: str, shown: set[
 
 def _step_text(step: Ancestor) -> str:
     commit, known = step.record.commit, step.record.commit.provenance
-    rho = f" [bold]ρ {escape(step.rho)}[/]" if step.rho is not None else ""
+    chosen = f" [bold]{escape(_chosen(step))}[/]" if is_partition(commit) else ""
     altered = " [red]its commit was altered[/]" if step.faults else ""
     dirty = " with changes" if known.get("git_dirty") else ""
     version = f", version {commit.payload['version']}" if "version" in commit.payload else ""
     code = f"{str(known.get('git_commit') or 'unknown')[:SHORT]}{dirty}{version}"
     when = f"{known.get('started', '?')} on {known.get('host', '?')}"
     return (
-        f"[bold]{escape(step.record.label)}[/]{rho} {commit.digest[:SHORT]}{altered}\n"
+        f"[bold]{escape(step.record.label)}[/]{chosen} {commit.digest[:SHORT]}{altered}\n"
         f"[dim]{escape(commit.artifact)} · code {escape(code)} · {escape(when)}[/]"
     )
+
+
+def _chosen(partition: Ancestor) -> str:
+    """How its positive tokens were chosen: the share asked for, or the threshold and the share that came of it."""
+    control = f" {partition.labelling}" if partition.labelling not in (None, "influence") else ""
+    if partition.threshold is None:
+        return f"ρ {partition.rho}{control}"
+    share = "" if partition.positive_share is None else f" ({partition.positive_share:.1%} positive)"
+    return f"threshold {partition.threshold}{control}{share}"
+
+
+def _chosen_document(step: Ancestor | None) -> dict[str, Any]:
+    names = ("rho", "threshold", "labelling", "positive_share")
+    return {name: getattr(step, name) if step else None for name in names}
 
 
 def _leaf_text(source: Source) -> str:
@@ -88,7 +104,7 @@ def _step_document(step: Ancestor) -> dict[str, Any]:
         "digest": commit.digest,
         "uri": commit.uri,
         "bytes": commit.bytes,
-        "rho": step.rho,
+        **_chosen_document(step),
         "version": commit.payload.get("version"),
         "config": commit.payload.get("config"),
         "git_commit": known.get("git_commit"),

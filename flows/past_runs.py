@@ -11,14 +11,17 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from flows.dag import SPECS
+from forgetting_core.metrics_file import CURVES
 from infra.ancestry import Records, record_faults
 from infra.commits import Commit
 from infra.inventory import HEADS, RUNS, Record, Run, read_runs
 from infra.lineage import Status
 from infra.lineage_writer import Point
-from infra.objects import NotFoundError, Objects
+from infra.objects import Objects
+from infra.staging import ArtifactMissingError
 from infra.store import Store
-from tasks.records import CURVE_PREFIX, CURVES_FILE
+from tasks.records import CURVES_FILE
+from tasks.score import SCORE_SHARD
 
 
 @dataclass(frozen=True)
@@ -91,29 +94,29 @@ def past_runs(objects: Objects, records: Records) -> list[PastRun]:
     return sorted(found, key=lambda run: run.ended)
 
 
-def curve_points(objects: Objects, step: PastStep) -> list[Point]:
+def curve_points(store: Store, step: PastStep) -> list[Point]:
     """The curves of a training, from its checkpoint; none for other steps. Raises `StoreError`.
 
     Where the times are not in the file, all points are at the training's start.
     """
     try:
-        text = objects.read(f"{step.commit.artifact}/{CURVES_FILE}").decode()
-    except NotFoundError:
+        text = store.read_file(step.commit.uri, CURVES_FILE).decode()
+    except ArtifactMissingError:
         return []
     points = []
     for line in text.splitlines():
         values = json.loads(line)
         milliseconds = values.pop("milliseconds", int(step.started.timestamp() * 1000))
         number = values.pop("step")
-        points.append(
-            Point(number, {f"{CURVE_PREFIX}{name}": value for name, value in values.items()}, milliseconds)
-        )
+        points.append(Point(number, {f"{CURVES}{name}": value for name, value in values.items()}, milliseconds))
     return points
 
 
 def _past_run(run: Run, data: dict[str, Any], records: Records, *, current: bool) -> PastRun:
     steps, omissions = [], []
     for label, used in data["steps"].items():
+        if used["step"] == SCORE_SHARD.name:  # a killed run was at it; shards are no steps of the DAG
+            continue
         record = _record(records, used)
         why = "its commit is not in the store any more" if record is None else _why_not(records, record)
         if record is None or why is not None:

@@ -20,6 +20,7 @@ from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
 from flows.sweep import check_sweep, with_rho
+from flows.termination import end_with_worker, ignore_further_signals
 from infra.errors import RequestError
 
 RUN, UPSTREAM = "forgetting/forgetting", "forgetting/upstream"
@@ -46,6 +47,7 @@ def pool_sweep(recipe: str, rhos: list[str], overrides: list[str] | None = None,
         overrides: Changes of the recipe's fields, such as `forget.seed=7`.
         store: A folder that all workers share, or `s3://bucket/prefix`; by default the worker's FORGETTING_STORE.
     """
+    end_with_worker()
     given = overrides or []
     values = check_sweep(recipe, rhos, given)
     with _children() as started:
@@ -95,6 +97,7 @@ def _children() -> Iterator[list[FlowRun]]:
     try:
         yield started
     except BaseException:
+        ignore_further_signals()
         with get_client(sync_client=True) as client:
             for run in started:
                 state = client.read_flow_run(run.id).state

@@ -16,7 +16,7 @@ from infra.ancestry import Records, read_all_records
 from infra.errors import RequestError, TrackingError
 from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.lineage_connection import open_experiment, outages
-from infra.lineage_notes import StepRecord
+from infra.lineage_records import StepRecord
 from infra.lineage_runs import RELINKED_FROM, RunIndex, run_reference
 from infra.lineage_writer import INCOMPLETE_TAG
 from infra.objects import Objects
@@ -75,7 +75,9 @@ def relink(argument: str | None, store: str | None) -> Relinked:
     try:
         # a cached step may have been computed in a run that ended later: what it links to is there the second time
         for _ in range(2):
-            done.changes += _relink_all(runs, objects, settings.tracking_uri)
+            told = {change.run_id for change in done.changes}
+            again = _relink_all(runs, objects, settings.tracking_uri)
+            done.changes += [change for change in again if change.run_id not in told]
     except outages() as error:
         reason = public_text(" ".join(str(error).split()))[:500]
         raise TrackingError(
@@ -238,7 +240,7 @@ class _Retelling:
             run_id=child.info.run_id if child is not None else None,
         )
         if step.ran and run_id is not None:
-            points = curve_points(self._objects, step)
+            points = curve_points(Store(self._objects), step)
             self._lineage.curves(run_id, points, mirror_of(_call(step)))
 
 

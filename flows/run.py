@@ -8,9 +8,10 @@ from rich.console import Console
 
 from flows.display import metrics_table, noise_line, open_display, print_warnings, steps_table
 from flows.failure import INTERRUPTED, command_line, is_mendable, message_of, notes_of, was_interrupted
-from flows.forgetting import Outcome, StepFailedError, forgetting
+from flows.forgetting import forgetting
 from flows.interrupt import Interrupt
 from flows.json_output import print_json
+from flows.outcome import Outcome, StepFailedError
 from tasks.context import LISTENER
 from tasks.source import CodeIdentity
 

@@ -32,7 +32,9 @@ def up(
     prefect_port: PortOption = None,
     mlflow_port: PortOption = None,
     s3_port: PortOption = None,
-    gpu_runs: Annotated[int, typer.Option(min=1, help="Flow runs at the same time in the work pool `gpu`.")] = 1,
+    gpu_runs: Annotated[
+        int | None, typer.Option(min=1, help="Flow runs at the same time in the work pool `gpu`; at first 1.")
+    ] = None,
     checkout: Annotated[Path, typer.Option(file_okay=False, help="The code that the workers run.")] = PROJECT,
 ) -> None:
     """Start what does not run yet, set up and deploy; prints the environment of a terminal that uses the stack.

@@ -11,7 +11,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.forgetting import Outcome, forgetting
+from flows.forgetting import forgetting
+from flows.outcome import Outcome
 from flows.recipes import find_recipe
 from flows.sweep_plot import plot_sweep
 from forgetting_core.config import canonical_share

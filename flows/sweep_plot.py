@@ -9,7 +9,7 @@ from flows.display import metric_columns
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
 """{model: {task: {metric: value}}}"""
-SWEPT = {"forget": "#1f5fa8", "ignore": "#c77a1a"}
+SWEPT = {"forget": "#1f5fa8", "ignore": "#c77a1a", "npo": "#8a4fa3", "random": "#b23a48"}
 """Models that depend on ρ, and their colours."""
 FIXED = {"sft": ("#444444", "--"), "base": ("#888888", ":"), "reference": ("#3a8a4d", "-.")}
 PANELS_PER_ROW = 3

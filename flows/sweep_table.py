@@ -6,7 +6,7 @@ from rich.table import Table
 
 from flows.display import metric_cells, metric_columns
 from flows.failure import was_interrupted
-from flows.forgetting import Outcome
+from flows.outcome import Outcome
 from flows.sweep import SweepOutcome
 
 COMPARED = ("sft", "base")

@@ -7,10 +7,12 @@ for any number of ranks. It holds no state of random generators: training draws 
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -31,12 +33,13 @@ def save_state(
 
     All ranks call it; the one that has the file of `metrics` writes, and puts a copy of that in.
     """
-    trainable = {name: whole(value) for name, value in model.named_parameters() if value.requires_grad}
-    moments = {
-        f"{index}.{name}": whole(value)
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
+    writes = metrics is not None
+    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    trainable = _gathered(trained, keep=writes)
+    states = optimizer.state_dict()["state"].items()
+    moments = _gathered(
+        ((f"{index}.{name}", value) for index, state in states for name, value in state.items()), keep=writes
+    )
     if metrics is None:
         return None
     part = folder / "checkpoint.part"
@@ -66,11 +69,11 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule:
     source = checkpoint_folder(folder, max(steps))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in load_file(source / "weights.safetensors").items():
+        for name, value in _stored(source / "weights.safetensors"):
             parameters[name].copy_(sharded_like(value, parameters[name]))
     trained = [value for value in parameters.values() if value.requires_grad]
     moments: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in load_file(source / "optimizer.safetensors").items():
+    for key, value in _stored(source / "optimizer.safetensors"):
         index, name = key.split(".")
         moment = value if name == "step" else sharded_like(value, trained[int(index)])
         moments.setdefault(int(index), {})[name] = moment
@@ -80,6 +83,23 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule:
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
     return int(state["step"])
+
+
+def _gathered(named: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:
+    """The tensors, whole; those who do not `keep` them take part, one tensor at a time."""
+    kept = {}
+    for name, value in named:
+        gathered = whole(value)
+        if keep:
+            kept[name] = gathered
+    return kept
+
+
+def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file, one at a time."""
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118, it is no mapping
+            yield name, file.get_tensor(name)
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:

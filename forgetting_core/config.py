@@ -5,6 +5,7 @@ Every field is part of the identity of the steps that see it, unless it carries 
 costs a re-run, never a stale result.
 """
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
@@ -45,19 +46,34 @@ def identity(value: Any) -> Any:
 
 def canonical_share(value: object) -> str:
     """`0.70`, `"0.7"` and `7e-1` all become `"0.7"`; anything outside [0, 1] is refused."""
+    return _canonical(value, range(2), "expected a number from 0 to 1, such as 0.7")
+
+
+def canonical_nats(value: object) -> str:
+    """`0`, `0.0` and `-0` all become `"0"`; what cannot be a difference of two losses is refused."""
+    return _canonical(value, range(-1000, 1001), "expected a number of nats from -1000 to 1000, such as 0 or -0.25")
+
+
+def _canonical(value: object, bounds: range, expected: str) -> str:
     try:
         if isinstance(value, bool):
             raise InvalidOperation
-        share = Decimal(str(value).strip())
+        number = Decimal(str(value).strip())
     except InvalidOperation:
-        raise ValueError("expected a number from 0 to 1, such as 0.7") from None
-    if not share.is_finite() or not 0 <= share <= 1:
-        raise ValueError("expected a number from 0 to 1, such as 0.7")
-    return format(share.copy_abs().normalize(), "f")
+        raise ValueError(expected) from None
+    if not number.is_finite() or not bounds[0] <= number <= bounds[-1]:
+        raise ValueError(expected)
+    return format(number.normalize() if number else Decimal(0), "f")
 
 
-Share = Annotated[str, BeforeValidator(canonical_share)]
+def _or_null(canonical: Callable[[object], str]) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else canonical(value))
+
+
+Share = Annotated[str | None, _or_null(canonical_share)]
 """A decimal in [0, 1], kept as its shortest decimal string: exact, and `0.7` and `0.70` agree."""
+Nats = Annotated[str | None, _or_null(canonical_nats)]
+"""A decimal likewise."""
 Dtype = Literal["float32", "bfloat16", "float64"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -152,12 +168,47 @@ class ScoreConfig(Config):
 
 
 class PartitionConfig(Config):
-    """Which tokens are positive."""
+    """Which tokens are positive: a share `rho` (0.7 when nothing is said), or those from a `threshold` up."""
 
     rho: Share = "0.7"
-    """Share of response tokens called positive: the k = ⌊ρ·N⌋ of highest influence."""
+    """Share of response tokens called positive: the k = ⌊ρ·N⌋ of highest influence. Null with a threshold."""
+    threshold: Nats = None
+    """Instead of `rho`: the k tokens whose influence is at least this many nats are positive."""
     scope: Literal["corpus", "row"] = "corpus"
     """Rank over the whole corpus, or within each row."""
+    labelling: Literal["influence", "random", "loss_only", "oracle_noise"] = "influence"
+    """`influence` is the method, the others are controls. `random`: as many positives, drawn by seed. `loss_only`:
+    as many, those of highest base loss; the reference is left out. `oracle_noise`: planted noise is negative, the
+    rest positive, whatever `rho`; only for data that say what is noise."""
+    seed: int = 42
+    """Of the `random` labelling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_instead_of_default_rho(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("threshold") is not None and "rho" not in data:
+            return {**data, "rho": None}
+        return data
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.rho is None) == (self.threshold is None):
+            given = "neither" if self.rho is None else f"both rho {self.rho} and threshold {self.threshold}"
+            raise ValueError(f"has {given}; give exactly one of rho (a share) and threshold (nats), null the other")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """How positives are chosen, for people: `ρ=0.7`, `threshold=0`, `ρ=0.7 random`, `oracle_noise`."""
+        if self.labelling == "oracle_noise":
+            return self.labelling
+        chosen = f"ρ={self.rho}" if self.rho is not None else f"threshold={self.threshold}"
+        return chosen if self.labelling == "influence" else f"{chosen} {self.labelling}"
+
+    @property
+    def has_common_threshold(self) -> bool:
+        """Whether one value of influence separates all positive tokens from all negative ones, ties apart."""
+        return self.labelling == "influence" and (self.scope == "corpus" or self.threshold is not None)
 
 
 class LambdaConfig(Config):
@@ -178,10 +229,11 @@ class ForgetConfig(_Selective):
 
     objective: Literal["forget"] = "forget"
     lambda_: LambdaConfig = Field(LambdaConfig(), alias="lambda")
-    negative: Literal["ascent", "npo"] = "ascent"
-    """`ascent`: gradient ascent, unbounded. `npo`: token-level negative preference optimisation, bounded."""
+    negative: Literal["ascent", "npo", "unlikelihood"] = "ascent"
+    """`ascent`: gradient ascent, unbounded. Bounded: `npo`, token-level negative preference optimisation, and
+    `unlikelihood`, −log(1−p) instead of log p."""
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """β of `npo`; without effect on `ascent`."""
+    """β of `npo`; without effect on the others."""
 
 
 class IgnoreConfig(_Selective):
@@ -197,7 +249,8 @@ class SftConfig(_Selective):
 
 
 Objective = Annotated[ForgetConfig | IgnoreConfig | SftConfig, Field(discriminator="objective")]
-Baseline = Literal["base", "sft", "ignore", "reference"]
+Baseline = Literal["base", "sft", "ignore", "reference", "npo", "random"]
+"""`npo` forgets with `negative: npo`; `random` trains by the recipe's own objective, on labels drawn at random."""
 
 
 class EvaluateConfig(Config):
@@ -327,6 +380,8 @@ class Recipe(Config):
             )
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError(f"baselines: {', '.join(self.baselines)}; name each one once")
+        if "random" in self.baselines and self.forget.objective == "sft":
+            raise ValueError("baselines: `random` needs an objective that reads labels; `sft` reads none")
         if self.split.reference_rows == 0 and self.reference.model is None:
             raise ValueError("split.reference_rows: 0 leaves nothing to train a reference on; name reference.model")
         if self.forget.normalization == "microbatch":

@@ -40,8 +40,8 @@ class Lineage:
     base_digest: str
     training: Mapping[str, Any]
     """Identity config of the step that trained it, flat: `forget.lambda.t_max`."""
-    rho: str | None
-    """Share of positive tokens; None where no labels went in."""
+    partition: Mapping[str, Any]
+    """How the positive tokens were chosen, likewise: `partition.rho`; empty where no labels went in."""
     data: Sequence[tuple[str, str, str]] = ()
     """(name, URI, digest) of what it was trained on, and of the raw inputs."""
     chain: Sequence[Ancestor] = field(default_factory=tuple)
@@ -131,7 +131,7 @@ def write_card(out: Path, lineage: Lineage) -> None:
         "",
         "## Training",
         "",
-        *_table(("setting", "value"), [("rho (ρ)", lineage.rho), *lineage.training.items()]),
+        *_table(("setting", "value"), [*lineage.partition.items(), *lineage.training.items()]),
         "",
     ]
     (out / CARD).write_text("\n".join(lines), encoding="utf-8")

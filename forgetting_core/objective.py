@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from forgetting_core.config import LambdaConfig
 
+SMALLEST_LOSS = 2.0**-23
+"""nats; about the smallest loss that float32 can tell from 0"""
+
 
 @dataclass(frozen=True)
 class TokenCounts:
@@ -62,3 +65,25 @@ def npo_surrogate(loss: torch.Tensor, loss_base: torch.Tensor, sign: torch.Tenso
     """
     bounded = -(2 / beta) * F.softplus(beta * (loss_base - loss))
     return torch.where(sign < 0, bounded, loss)
+
+
+def unlikelihood_surrogate(loss: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """`loss` with its negative tokens replaced by log(1 − p), p = e^−loss, to be weighted like plain losses.
+
+    Token-level unlikelihood (arXiv 1908.04319) minimises −log(1 − p), which fades as p does: its gradient is that
+    of −loss times p/(1 − p). `loss` (N,) in nats.
+    """
+    return torch.where(sign < 0, log_complement(loss), loss)
+
+
+def log_complement(loss: torch.Tensor) -> torch.Tensor:
+    """log(1 − e^−loss), exact at both ends; below a loss of `SMALLEST_LOSS` nats it goes on as a straight line.
+
+    Otherwise a token that the model is sure of (p rounds to 1) had an infinite value and no gradient but NaN.
+    """
+    # each form where it is accurate; elsewhere its argument stays in range, so that its gradient is 0 there, no NaN
+    half = math.log(2)
+    sure = math.log(-math.expm1(-SMALLEST_LOSS)) + (loss - SMALLEST_LOSS) / math.expm1(SMALLEST_LOSS)
+    likely = torch.log(-torch.expm1(-loss.clamp(SMALLEST_LOSS, half)))
+    unlikely = torch.log1p(-torch.exp(-loss.clamp(min=half)))
+    return torch.where(loss < SMALLEST_LOSS, sure, torch.where(loss < half, likely, unlikely))

@@ -8,11 +8,12 @@ ranks; with one process everything here is a formality.
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import reduce
+from accelerate.utils import InitProcessGroupKwargs, reduce
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -20,6 +21,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from forgetting_core.models import causal_lm
 from forgetting_core.token_loss import TokenLossModel
 
+LONGEST_WAIT = timedelta(hours=2)
+"""For the other ranks, while the first one writes a checkpoint."""
 _T = TypeVar("_T")
 
 
@@ -27,7 +30,11 @@ class Ranks:
     """The processes of one training, as each of them sees them."""
 
     def __init__(self, device: str) -> None:
-        self.accelerator = Accelerator(cpu=device == "cpu")
+        self.accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="no",  # the recipe's dtype decides, whatever the environment says
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+        )
         self.count: int = self.accelerator.num_processes
         self.index: int = self.accelerator.process_index
         self.main: bool = self.accelerator.is_main_process

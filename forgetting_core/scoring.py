@@ -4,7 +4,6 @@ A split may be scored in shards of whole blocks, which put together are the same
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def score_split(
     """Write `token_losses.parquet` for the rows of `data`, block by block, so that memory stays that of a block.
 
     `checkpoint` is a full model or an adapter of `base`; None scores the base itself. `only` is a shard: see
-    `shard_rows`.
+    `tables.shard_rows`.
     """
     device = resolve_device(execution.device)
     model = TokenLossModel(load_checkpoint(base, checkpoint, dtype=config.dtype, device=device))
@@ -53,13 +52,6 @@ def score_split(
             yield pa.record_batch([pa.array(np.arange(block.start, block.stop)), column], schema=LOSS_SCHEMA)
 
     return _write(blocks(), out)
-
-
-def shard_rows(rows: int, block_rows: int, shards: int) -> list[range]:
-    """The rows of each of at most `shards` shards: whole blocks, as evenly as possible."""
-    blocks = -(-rows // block_rows)
-    edges = [block_rows * (index * blocks // shards) for index in range(shards)]
-    return [range(first, min(stop, rows)) for first, stop in pairwise([*edges, rows]) if first < stop]
 
 
 def merge_shards(shards: Sequence[Path], *, out: Path) -> dict[str, Any]:

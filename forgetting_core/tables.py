@@ -6,6 +6,7 @@ of the writer's machine) enters a file.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:
 def count_rows(folder: Path) -> int:
     """Rows of all `*.parquet` of `folder`, from their footers."""
     return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
+def shard_rows(rows: int, block_rows: int, shards: int) -> list[range]:
+    """The rows of each of at most `shards` shards of a scoring: whole blocks, as evenly as possible."""
+    blocks = -(-rows // block_rows)
+    edges = [block_rows * (index * blocks // shards) for index in range(shards)]
+    return [range(first, min(stop, rows)) for first, stop in pairwise([*edges, rows]) if first < stop]
 
 
 def flatten(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,13 @@ from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
 from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
-from forgetting_core.objective import TokenCounts, forget_weight, forgetting_loss, npo_surrogate
+from forgetting_core.objective import (
+    TokenCounts,
+    forget_weight,
+    forgetting_loss,
+    npo_surrogate,
+    unlikelihood_surrogate,
+)
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
 from forgetting_core.token_loss import TokenLossModel
@@ -146,9 +152,11 @@ class TrainingRun:
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
         started = time.perf_counter()
-        batches = padded_batches(self.data.rows, self.data.sign, rows, self.execution.micro_batch)
-        counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
         lambda_ = self._lambda(step)
+        batches = padded_batches(self.data.rows, self.data.sign, rows, self.execution.micro_batch)
+        if not lambda_:  # tokens of weight 0 are left out before the head: the very sums of `ignore`
+            batches = [batch._replace(sign=batch.sign.clamp(min=0)) for batch in batches]
+        counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
         sums = [0.0, 0.0]
         self.micro_losses = []
         mine = self.ranks.deal(batches, MicroBatch.idle)
@@ -210,8 +218,12 @@ class TrainingRun:
     def _bounded(
         self, losses: torch.Tensor, sign: torch.Tensor, batch: np.ndarray, chosen: torch.Tensor
     ) -> torch.Tensor:
-        if self.data.loss_base is None or not isinstance(self.config, ForgetConfig):
+        """The losses, those of negative tokens in their bounded form if the objective has one."""
+        if not isinstance(self.config, ForgetConfig) or self.config.negative == "ascent":
             return losses
+        if self.config.negative == "unlikelihood":
+            return unlikelihood_surrogate(losses, sign)
+        assert self.data.loss_base is not None  # read with the data
         loss_base = pad_right(self.data.rows, self.data.loss_base, batch, losses.dtype)[chosen]
         return npo_surrogate(losses, loss_base.to(self.device), sign, self.config.beta)
 

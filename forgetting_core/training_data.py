@@ -41,7 +41,8 @@ def read_training_data(
         if objective == "ignore":
             sign = np.where(sign > 0, sign, 0).astype(np.int8)
     if not sign.any():
-        what = "raise partition.rho" if token_labels is not None else f"no row of {data} has a response token"
+        more = "raise partition.rho or lower partition.threshold"
+        what = more if token_labels is not None else f"no row of {data} has a response token"
         raise InputError(f"no token to train on under the objective `{objective}`; {what}")
     needs_base = isinstance(config, ForgetConfig) and config.negative == "npo"
     losses = read_losses(loss_base)[0] if needs_base and loss_base is not None else None

@@ -49,8 +49,23 @@ class Ancestor:
 
     @property
     def rho(self) -> str | None:
-        """ρ, for a partition."""
+        """ρ, for a partition that has one."""
         return rho_of(self.record.commit)
+
+    @property
+    def threshold(self) -> str | None:
+        """The threshold of influence (nats), for a partition that has one instead."""
+        return partition_field(self.record.commit, "threshold")
+
+    @property
+    def labelling(self) -> str | None:
+        """By what the positive tokens were chosen, for a partition that says so: `influence`, or a control."""
+        return partition_field(self.record.commit, "labelling")
+
+    @property
+    def positive_share(self) -> float | None:
+        """The share that came out positive, for a partition that says so."""
+        return self.record.commit.summary.get("positive_share")
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,12 @@ class Ancestry:
     @property
     def rho(self) -> str | None:
         """ρ of the partition on the way, if there is one."""
-        return next((step.rho for step in self.steps if step.rho is not None), None)
+        return self.partition.rho if self.partition else None
+
+    @property
+    def partition(self) -> Ancestor | None:
+        """The partition on the way, if there is one."""
+        return next((step for step in self.steps if is_partition(step.record.commit)), None)
 
     @property
     def faults(self) -> list[Fault]:
@@ -185,10 +205,21 @@ def check_artifacts(records: Records, ancestry: Ancestry, progress: Callable[[in
 
 
 def rho_of(commit: Commit) -> str | None:
-    """ρ, for a partition."""
+    """ρ, for a partition that has one."""
+    return partition_field(commit, "rho")
+
+
+def is_partition(commit: Commit) -> bool:
+    """Whether it chose the positive tokens."""
+    return any(partition_field(commit, name) is not None for name in ("rho", "threshold"))
+
+
+def partition_field(commit: Commit, name: str) -> str | None:
+    """A field of a partition's config; None in any other step, and where it is null."""
     config = commit.payload.get("config")
     section = config.get("partition") if isinstance(config, dict) else None
-    return str(section["rho"]) if isinstance(section, dict) and "rho" in section else None
+    value = section.get(name) if isinstance(section, dict) else None
+    return None if value is None else str(value)
 
 
 def _bytes(manifest: Manifest | None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infra.ancestry import Ancestor, Ancestry, Records, rho_of
+from infra.ancestry import Ancestor, Ancestry, Records, is_partition, rho_of
 from infra.commits import DATA, Commit
 from infra.errors import RequestError
 from infra.inventory import Record
@@ -91,7 +91,7 @@ def check_version(records: Records, ancestry: Ancestry, version: ModelVersion) -
 
 def _rhos(records: Records, ancestry: Ancestry) -> set[str]:
     """ρ of the labels on the way; several where different ρ gave the same labels."""
-    labels = {step.record.commit.digest for step in ancestry.steps if rho_of(step.record.commit) is not None}
+    labels = {step.record.commit.digest for step in ancestry.steps if is_partition(step.record.commit)}
     found = (item.commit for item in records.inventory.commits if item.commit.digest in labels)
     return {rho for commit in found if (rho := rho_of(commit)) is not None} | {ancestry.rho or ""} - {""}
 

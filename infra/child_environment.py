@@ -17,7 +17,7 @@ _NAMES = (
 _FAMILIES = (
     *("LC_", "XDG_", "LD_", "MALLOC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "TORCH", "PYTORCH_", "TRITON_"),
-    *("ACCELERATE_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "DATASETS_", "SAFETENSORS_"),
+    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "DATASETS_", "SAFETENSORS_"),
 )
 _ALLOWED = re.compile("|".join([*map(re.escape, _NAMES), *(f"{re.escape(family)}.*" for family in _FAMILIES)]))
 

@@ -34,6 +34,7 @@ from infra.commits import DATA, decode
 from infra.inventory import HISTORY, Inventory, Record, Run, StepKey, artifact_folder
 from infra.manifest import MANIFEST
 from infra.objects import NotFoundError, Objects
+from infra.training_checkpoints import TRAINING
 
 LEASES = "v1/leases"
 TEMPORARY = ".tmp"
@@ -45,14 +46,15 @@ class Garbage:
     """Something that nothing needs.
 
     `commit`: no run uses it, it will be retired. `retired`: its data and its history record will go. `upload`: data
-    without a commit, of a run that was killed. `write`: a folder store's unfinished write.
+    without a commit, of a run that was killed. `write`: a folder store's unfinished write, or the pointer to the
+    checkpoint of a training that nobody has taken up again.
     """
 
     kind: Kind
     key: str
     """The commit, the artifact's folder, or the object, relative to the store's root."""
     label: str
-    """Step of the artifact; empty for an unfinished write."""
+    """Its step; empty for an unfinished write."""
     bytes: int
     modified: datetime
     record: Record | None = None
@@ -108,6 +110,10 @@ def take_census(
             found.append(Garbage("upload", folder, step, files.bytes, files.modified))
     for stored in objects.find(TEMPORARY):
         found.append(Garbage("write", stored.key, "", stored.bytes, stored.modified))
+    for stored in objects.find(TRAINING):
+        step = stored.key.split("/")[2]
+        if step not in busy_steps:
+            found.append(Garbage("write", stored.key, step, stored.bytes, stored.modified))
     garbage = tuple(item for item in found if item.modified <= old)
     return Census(garbage, needed=len(needed), young=len(found) - len(garbage))
 

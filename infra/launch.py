@@ -43,6 +43,7 @@ class Channel:
         """Called in a signal handler when the child is asked to stop."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def send(self, message: Message) -> None:
         """Hand `message` (plain data) to the parent."""
@@ -59,7 +60,7 @@ class Launcher:
     def __init__(self, concurrent: int, preload: Sequence[str]) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["__main__", *preload])
-        # now, because starting it lets SIGINT through again, in `beyond_ctrl_c` too
+        # now, because starting it lets both signals through again, in `beyond` too
         resource_tracker.ensure_running()
         self._slots: SimpleQueue[int] = SimpleQueue()
         for number in range(concurrent):
@@ -91,7 +92,8 @@ class Launcher:
             with self._starting:
                 if self.stopping.is_set():
                     raise StoppedError("not started: the run was asked to stop")
-                with beyond_ctrl_c():
+                # Prefect sends SIGTERM to the whole group: the fork server would take the children with it
+                with beyond(signal.SIGINT, signal.SIGTERM):
                     child.start()
                 self._children.add(child)
             sender.close()
@@ -128,8 +130,6 @@ class Launcher:
                 kind, value = receiver.recv()
             except EOFError:
                 child.join()
-                if self.stopping.is_set() and child.exitcode == -signal.SIGTERM:
-                    raise StoppedError("stopped before it began to listen") from None
                 raise ChildDiedError(child.exitcode) from None
             if kind == "message":
                 on_message(value)
@@ -142,12 +142,12 @@ class Launcher:
 
 
 @contextlib.contextmanager
-def beyond_ctrl_c() -> Iterator[None]:
-    """Processes that this thread starts meanwhile never get SIGINT, nor do their children.
+def beyond(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that this thread starts meanwhile do not get these signals unless they ask, nor do their children.
 
-    A terminal sends it to every process of its group; who should stop, and when, is for this process to say.
+    They are sent to every process of a group; who should stop, and when, is for this process to say.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
@@ -184,6 +184,7 @@ def _end(child: Any) -> None:
 def _main(target: Target, job: Any, connection: Connection, slot: int) -> None:
     die_with_parent()
     os.setpgid(0, 0)  # so that whatever the computation starts can be ended with it
+    threading.Thread(target=_end_with_creator, daemon=True).start()
     restrict()
     # A library that prints must not end up in the JSON on the parent's standard output.
     os.dup2(sys.stderr.fileno(), 1)
@@ -204,10 +205,18 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def die_with_parent() -> None:
-    """Have the system kill this process when its parent has died, however that comes about.
+def _end_with_creator() -> None:
+    """End the group of this process when the process that asked for it has died, however that comes about.
 
-    A step's parent is the fork server, which ends with the process that started it.
+    It is not the parent: that is the fork server, which waits for its children when nobody else is left.
     """
+    creator = multiprocessing.parent_process()
+    assert creator is not None
+    creator.join()
+    os.killpg(0, signal.SIGKILL)
+
+
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the system send this process a signal when its parent has died, however that comes about."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)

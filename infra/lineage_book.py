@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.lineage_notes import Produced, StepRecord
+from infra.lineage_records import Produced, StepRecord
 
 
 class StepBook:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infra.lineage_notes import Produced, escape_markdown
+from infra.lineage_notes import escape_markdown
+from infra.lineage_records import Produced
 from infra.public import public_text
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ def register_version(
 def _registered(name: str, alias: str) -> str:
     return (
         f"Models fine-tuned by the recipe {escape_markdown(name)}, one version per set of weights. The tags of a "
-        f"version name ρ, the digest of the weights and their address; its description leads back to the data. The "
-        f"alias `{alias}` is on the version that the last finished run ended with."
+        f"version name ρ or the threshold, the digest of the weights and their address; its description leads back "
+        f"to the data. The alias `{alias}` is on the version that the last finished run ended with."
     )
 
 

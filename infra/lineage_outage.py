@@ -28,7 +28,7 @@ class OutageProof:
         self._outage_lock = threading.Lock()
 
     def missed(self, call: Callable[[], object]) -> None:
-        """What to do again once MLflow answers."""
+        """What to do again once MLflow answers; it returns None when that failed too."""
         with self._outage_lock:
             self._missed.append(call)
 
@@ -51,8 +51,11 @@ class OutageProof:
             self.degraded = None
             missed, self._missed = self._missed, []
         _logger.warning("MLflow at %s answers again; lineage goes on", public_uri(self.tracking_uri))
-        for call in missed:
-            call()
+        for index, call in enumerate(missed):
+            if call() is None:  # it is away again
+                with self._outage_lock:
+                    self._missed[:0] = missed[index:]
+                return
 
 
 def never_fails(method: Callable[Concatenate[_S, _P], _T], /) -> Callable[Concatenate[_S, _P], _T | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from infra.lineage_experiment import NOTE_TAG
 from infra.lineage_mlflow import as_params, as_tags, dataset_input, external_model, safe_key
-from infra.lineage_notes import Produced
+from infra.lineage_records import Produced
 from infra.public import public_text
 
 if TYPE_CHECKING:

@@ -32,6 +32,8 @@ class State:
 
     ports: dict[str, list[int]] = field(default_factory=dict)
     processes: dict[str, Started] = field(default_factory=dict)
+    gpu_runs: int | None = None
+    """The limit of the pool `gpu` that was last asked for."""
     deployed: dict[str, Any] = field(default_factory=dict)
     """What setup and the deployments were made for; empty before they were made."""
 
@@ -64,7 +66,7 @@ class Stack:
         """What a process has written, over all its starts."""
         return self.folder / "logs" / f"{name}.log"
 
-    def up(self, given_ports: Mapping[str, int], gpu_runs: int, tell: Tell) -> None:
+    def up(self, given_ports: Mapping[str, int], gpu_runs: int | None, tell: Tell) -> None:
         """Start what does not run, then set the server up and deploy; a stack that is up is left alone.
 
         Raises `RequestError` for ports that are taken, `StackError` for a process that does not come up.
@@ -76,7 +78,10 @@ class Stack:
         with self._locked() as state:
             self._choose_ports(state, given_ports)
             services = self._services(state)
-            wanted = {"checkout": str(self.checkout), "gpu_runs": gpu_runs}
+            if gpu_runs is None and state.gpu_runs is None:
+                gpu_runs = 1  # the first time; later what somebody has set meanwhile stays
+            state.gpu_runs = gpu_runs or state.gpu_runs
+            wanted = {"checkout": str(self.checkout), "gpu_runs": state.gpu_runs}
             servers, workers = parts.STAGES[:-1], parts.STAGES[-1]
             for stage in servers:
                 self._start(state, [services[name] for name in stage], tell)
@@ -131,11 +136,12 @@ class Stack:
         for service in stage:
             processes.wait_until_healthy(service, state.processes[service.name], self.log(service.name))
 
-    def _set_up(self, state: State, gpu_runs: int, tell: Tell) -> None:
+    def _set_up(self, state: State, gpu_runs: int | None, tell: Tell) -> None:
         environment = parts.worker_environment(self.folder, state.ports, self.checkout)
         python = [sys.executable, "-m"]
+        limit = [] if gpu_runs is None else ["--gpu-runs", str(gpu_runs)]
         commands = {
-            "setup": [*python, "infra.setup", "--gpu-runs", str(gpu_runs)],
+            "setup": [*python, "infra.setup", *limit],
             "deploy": [*python, "prefect", "--no-prompt", "deploy", "--all"],
         }
         for name, command in commands.items():

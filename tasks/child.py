@@ -1,6 +1,7 @@
 """The other side of the process boundary: a step's computation and the progress it reports."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from forgetting_core.run_facts import RunFacts
 
 Summary = dict[str, Any]
+_OUT_OF_MEMORY = re.compile("OutOfMemoryError|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED")
 SECONDS_BETWEEN_REPORTS = 0.2
 
 
@@ -115,6 +117,6 @@ def compute(job: Job, progress: Progress) -> Summary:
     try:
         return job.compute(job, progress)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
             raise OutOfMemoryError(f"out of memory: {str(error).splitlines()[0][:300]}") from error
         raise

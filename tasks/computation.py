@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from forgetting_core.config import ExecutionConfig
 from forgetting_core.errors import Interrupted, OutOfMemoryError
 from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint as fingerprint_of
 from infra.launch import StoppedError
 from infra.manifest import Artifact
+from infra.objects import StoreError
 from infra.sources import Ref
 from infra.training_checkpoints import TrainingCheckpoints
 from tasks.child import Job, run_job
@@ -62,7 +64,7 @@ def compute_and_commit(
         kept = TrainingCheckpoints(context.store, call.spec.name, fingerprint) if call.spec.trains else None
         try:
             with Watch(context, call, fingerprint, run_id) as watch:
-                summary = _compute(context, call, job, watch, kept)
+                summary, execution = _compute(context, call, job, watch, kept)
         except Interrupted:
             # Prefect would take a BaseException for a crash and hide it
             raise StoppedError(f"{call.label}: interrupted, its progress is saved") from None
@@ -83,7 +85,7 @@ def compute_and_commit(
                 **context.provenance,
                 **source.record(),
                 "label": call.label,
-                "execution": context.execution.model_dump(),
+                "execution": execution.model_dump(),
                 "started": watch.started.isoformat(timespec="seconds"),
                 "seconds": round((datetime.now(UTC) - watch.started).total_seconds(), 3),
                 "mlflow_run_id": run_id,
@@ -91,15 +93,25 @@ def compute_and_commit(
         )
         commit = _commit(context, call, record, instead_of)
         if kept is not None:
-            kept.discard()
+            _discard(kept)
         shutil.rmtree(attempt, ignore_errors=True)
     return commit
 
 
+def _discard(kept: TrainingCheckpoints) -> None:
+    try:
+        kept.discard()
+    except StoreError as error:  # the commit stands; the garbage collector takes what is left
+        logger.warning("a training checkpoint that nobody needs stays in the store: %s", error)
+
+
 def _compute(
     context: RunContext, call: StepCall, job: Job, watch: Watch, kept: TrainingCheckpoints | None
-) -> dict[str, Any]:
-    """In a process of its own; again with a smaller micro-batch, from the last checkpoint, when memory runs out."""
+) -> tuple[dict[str, Any], ExecutionConfig]:
+    """The summary, and how it was computed: in a process of its own, and once more if memory runs out.
+
+    Then with a smaller micro-batch, from the last checkpoint on.
+    """
     merely_merges = SHARDS_INPUT in job.inputs
     target = run_in_ranks if call.spec.trains and job.execution.processes > 1 else run_job
     while True:
@@ -110,7 +122,7 @@ def _compute(
                 summary: dict[str, Any] = context.launcher.run(
                     target, job, watch, within=None if merely_merges else gpu_slot(context, call)
                 )
-                return summary
+                return summary, job.execution
         except OutOfMemoryError as error:
             smaller = job.execution.smaller_micro_batch
             if smaller is None or "execution" in call.identity:  # part of the result

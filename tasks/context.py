@@ -5,7 +5,6 @@ nothing of it is shown, stored or fingerprinted.
 """
 
 import fcntl
-import logging
 import os
 import threading
 import uuid
@@ -17,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from prefect.logging import get_run_logger
+
 from forgetting_core.config import ExecutionConfig, Recipe, identity
 from infra.curves import CurveSender
 from infra.digests import DigestCache
@@ -25,7 +26,6 @@ from infra.lease import Leases
 from infra.lineage import Lineage
 from infra.store import Store
 
-logger = logging.getLogger(__name__)
 PRELOAD = ("torch", "transformers", "peft", "accelerate", "pyarrow.parquet")
 """Imported once by the server from which the steps' processes are forked."""
 
@@ -144,11 +144,12 @@ CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")
 
 
 def log_messages(step: str, message: dict[str, Any]) -> None:
-    """The listener of a run that nobody watches on a terminal: notes and states go to the log."""
+    """The listener of a run that nobody watches on a terminal: notes and states go to its page in Prefect."""
+    said = get_run_logger()
     if message["kind"] == "note":
-        logger.info("%s: %s", step, message["message"])
+        said.info("%s: %s", step, message["message"])
     elif message["kind"] != "log":
-        logger.debug("%s: %s", step, message)
+        said.debug("%s: %s", step, message)
 
 
 LISTENER: ContextVar[Listener] = ContextVar("forgetting_listener", default=log_messages)

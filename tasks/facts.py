@@ -7,9 +7,9 @@ from infra.siblings import RUNS_READ, sibling_runs
 from infra.staging import ArtifactMissingError
 from tasks.context import RunContext
 from tasks.evaluate import evaluated_model, metrics_by_model
+from tasks.records import CURVES_FILE
 from tasks.spec import StepResult
 
-CURVES_FILE = "aux/metrics.jsonl"
 RHO = ("partition", "rho")
 MAY_DIFFER = {"partition": ("config", *RHO), "forget": ("inputs", "token_labels")}
 """What the payloads of a sweep's steps may differ in; those that evaluate `forget`, in its checkpoint."""
@@ -56,7 +56,9 @@ def _curves(context: RunContext, result: StepResult) -> str | None:
 
 
 def _sweep(context: RunContext) -> tuple[SweepPoint, ...]:
-    record: dict[str, Any] = context.run_record(finished=False)
+    if context.recipe.partition.rho is None:
+        return ()
+    record: dict[str, Any] = context.run_record()
     evaluations = [label for label in record["steps"] if evaluated_model(label) == "forget"]
     may_differ = {**MAY_DIFFER, **dict.fromkeys(evaluations, ("inputs", "checkpoint"))}
     found = sibling_runs(context.store, record, RHO, may_differ)

@@ -25,7 +25,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 FORGET = StepSpec(
     "forget",
-    version=2,
+    version=3,
     compute=compute,
     kind="model",
     optional=("token_labels", "loss_base"),

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from httpx import HTTPError, TransportError
 from prefect.concurrency.sync import concurrency
 
 from infra.launch import StoppedError
@@ -16,8 +17,11 @@ from tasks.spec import StepCall
 
 ATTEMPT_SECONDS = 5.0
 """How long a stopped run may go on waiting."""
+PAUSE_SECONDS = 0.2
 LEASE_SECONDS = 90.0
 """After which the slot of a run that was killed is free again; renewed while the run lives."""
+
+logger = logging.getLogger(__name__)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -39,15 +43,21 @@ def gpu_slot(context: RunContext, call: StepCall) -> Iterator[None]:
     if context.gpu_slot is None or not call.spec.on_device or context.execution.device == "cpu":
         yield
         return
-    with ExitStack() as held:
-        told = False
-        while not _take(context.gpu_slot, held):
-            if not told:
-                context.listener(call.label, {"kind": "note", "message": f"waiting for {context.gpu_slot}"})
-                told = True
-            if context.launcher.stopping.is_set():
-                raise StoppedError("not started: the run was asked to stop")
+    limit, held = context.gpu_slot, ExitStack()
+    told = False
+    while not _take(limit, held):
+        if not told:
+            context.listener(call.label, {"kind": "note", "message": f"waiting for {limit}"})
+            told = True
+        if context.launcher.stopping.wait(PAUSE_SECONDS):
+            raise StoppedError("not started: the run was asked to stop")
+    try:
         yield
+    finally:
+        try:
+            held.close()
+        except HTTPError as error:  # what was computed must not be lost by that
+            logger.warning("%s: the slot of %s is free in %g s: %s", call.label, limit, LEASE_SECONDS, error)
 
 
 def _take(limit: str, held: ExitStack) -> bool:
@@ -61,6 +71,6 @@ def _take(limit: str, held: ExitStack) -> bool:
     )
     try:
         held.enter_context(slot)
-    except TimeoutError:
+    except (TimeoutError, TransportError):  # no slot, or no server, for now
         return False
     return True

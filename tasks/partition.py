@@ -1,4 +1,4 @@
-"""partition: the top ρ of response tokens by influence are positive, the rest negative."""
+"""partition: the top ρ of response tokens by influence are positive, the rest negative; or a control's labels."""
 
 from forgetting_core.progress import Progress
 from tasks.child import Job, Summary
@@ -13,9 +13,10 @@ def compute(job: Job, progress: Progress) -> Summary:
         job.config["partition"],
         loss_base=job.path("loss_base"),
         loss_reference=job.path("loss_reference"),
+        data=job.optional("data"),
         out=job.out,
         progress=progress,
     )
 
 
-PARTITION = StepSpec("partition", version=1, compute=compute)
+PARTITION = StepSpec("partition", version=1, compute=compute, optional=("data",))

@@ -1,7 +1,7 @@
 """Keeps a training's checkpoints in the store while it goes on, and brings the newest back before it begins.
 
 The training only writes local files and says so. Each checkpoint is held by hard links and copied by a thread of
-this process, so the training never waits; one that is older than another that waits is left out.
+this process, so the training never waits; one waits at most, and the next takes its place.
 """
 
 import logging
@@ -28,10 +28,11 @@ class Preserved:
         self._work = work
         self._held = work.with_name("held")
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._newest = 0
+        self._waiting: tuple[int, Path] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Preserved":
+        shutil.rmtree(self._held, ignore_errors=True)  # of a run that was killed
         self._bring_back()
         return self
 
@@ -40,8 +41,7 @@ class Preserved:
     ) -> None:
         """A training that ended early waits until its last checkpoint is in the store."""
         if kind is None:
-            with self._lock:
-                self._newest = -1
+            self._take_waiting()
         self._uploader.shutdown()
         shutil.rmtree(self._held, ignore_errors=True)
 
@@ -50,23 +50,35 @@ class Preserved:
         step, source = int(message["step"]), Path(message["folder"])
         target = self._held / source.name
         try:
-            shutil.copytree(source, target, copy_function=os.link)
-        except (FileNotFoundError, shutil.Error):
-            return  # the training has replaced it already, by one that it will tell of
-        with self._lock:
-            self._newest = step
-        self._uploader.submit(self._upload, target, step)
+            shutil.copytree(source, target, copy_function=_link)
+        except OSError as error:
+            if source.exists():  # else the training has replaced it already, by one that it will tell of
+                self._warn(step, error)
+            return
+        older = self._take_waiting((step, target))
+        if older is not None:
+            shutil.rmtree(older[1], ignore_errors=True)
+        self._uploader.submit(self._upload_waiting)
 
-    def _upload(self, folder: Path, step: int) -> None:
+    def _take_waiting(self, instead: "tuple[int, Path] | None" = None) -> "tuple[int, Path] | None":
         with self._lock:
-            outdated = step != self._newest
+            taken, self._waiting = self._waiting, instead
+        return taken
+
+    def _upload_waiting(self) -> None:
+        waiting = self._take_waiting()
+        if waiting is None:
+            return
+        step, folder = waiting
         try:
-            if not outdated:
-                self._checkpoints.keep(folder, step)
+            self._checkpoints.keep(folder, step)
         except StoreError as error:
-            logger.warning("%s: the checkpoint after step %d stays on this host only: %s", self._label, step, error)
+            self._warn(step, error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _warn(self, step: int, error: Exception) -> None:
+        logger.warning("%s: the checkpoint after step %d stays on this host only: %s", self._label, step, error)
 
     def _bring_back(self) -> None:
         """Put the store's checkpoint where the training looks for one, unless it has a newer one of its own."""
@@ -76,6 +88,7 @@ class Preserved:
             return
         fetched = self._checkpoints.fetch(kept, self._work / "fetched")
         if fetched is None:
+            logger.warning("%s: the store's checkpoint after step %d is gone", self._label, kept.optimizer_step)
             return
         logger.info("%s: goes on from the store's checkpoint after step %d", self._label, kept.optimizer_step)
         self._work.mkdir(parents=True, exist_ok=True)
@@ -84,3 +97,12 @@ class Preserved:
         shutil.copytree(fetched, part)
         part.rename(self._work / f"step-{kept.optimizer_step}")
         shutil.rmtree(self._work / "fetched", ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # not every file system has links
+        shutil.copyfile(source, target)

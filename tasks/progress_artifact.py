@@ -27,14 +27,19 @@ class StepProgress:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._artifact: Future[UUID] | None = None
         self._due = 0.0
+        self._last: dict[str, Any] | None = None
 
     def close(self) -> None:
-        """The step is over."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """The step is over. Its last words are still delivered if they can be, but nobody waits for that."""
+        if self._last is not None:
+            self._due = 0.0
+            self(self._last)
+        self._pool.shutdown(wait=False)
 
     def __call__(self, message: dict[str, Any]) -> None:
         """`done` of `total` are finished."""
         now = time.monotonic()
+        self._last = message
         if not self._inside or now < self._due or (self._artifact is not None and not self._artifact.done()):
             return
         if self._artifact is not None and (error := self._artifact.exception()) is not None:

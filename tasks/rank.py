@@ -10,7 +10,7 @@ from pathlib import Path
 from forgetting_core.errors import Interrupted
 from infra.launch import die_with_parent
 from tasks.child import ReportedProgress, compute
-from tasks.ranks import Lines, decode
+from tasks.ranks import LAUNCHER_FILE, Lines, decode
 
 
 class RankProgress(ReportedProgress):
@@ -35,11 +35,13 @@ class RankProgress(ReportedProgress):
 
 def main() -> int:
     """Compute; exit status 1 makes the launcher end the other ranks."""
+    path = Path(sys.argv[1])
     die_with_parent()  # before anything that takes time, such as importing torch
+    if os.getppid() != int(path.with_name(LAUNCHER_FILE).read_text()):
+        return 1
     # what a library prints must not end up among the lines
     back = os.dup(1)
     os.dup2(sys.stderr.fileno(), 1)
-    path = Path(sys.argv[1])
     lines = Lines(back, path)
     try:
         job = decode(json.loads(path.read_text()))

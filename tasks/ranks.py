@@ -5,6 +5,7 @@ standard output, which ends when the last of them has ended, however that came a
 with its parent.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -28,6 +29,8 @@ ERRORS = {kind.__name__: kind for kind in (InputError, Interrupted, NumericalErr
 _CONNECTION = re.compile("gloo|NCCL|TCPStore|DistNetworkError|DistBackendError")
 """How the others say that a rank is gone."""
 LOG_FILE = "ranks.log"
+LAUNCHER_FILE = "launcher.pid"
+"""By it a rank knows whether its parent died before it could bind itself to its life."""
 LOG_TAIL = 2000
 
 
@@ -38,8 +41,9 @@ class RanksDiedError(RuntimeError):
 def run_in_ranks(job: Job, channel: Channel) -> Summary:
     """`job.compute` in `job.execution.processes` ranks; the summary of the first. A target of `Launcher.run`.
 
-    Raises what a rank raised, or `RanksDiedError`.
+    Raises what a rank raised, `RanksDiedError`, and `InputError` for more ranks than GPUs.
     """
+    _check_gpus(job.execution)
     job.work.mkdir(parents=True, exist_ok=True)
     path = job.work / "job.json"
     path.write_text(json.dumps(_encode(job)))
@@ -52,6 +56,7 @@ def run_in_ranks(job: Job, channel: Channel) -> Summary:
             stderr=errors,
             preexec_fn=die_with_parent,
         )
+    path.with_name(LAUNCHER_FILE).write_text(str(launcher.pid))
     channel.on_stop = lambda: _stop(launcher)
     if channel.stop_requested:
         _stop(launcher)
@@ -60,8 +65,10 @@ def run_in_ranks(job: Job, channel: Channel) -> Summary:
     assert launcher.stdout is not None
     try:
         for line in launcher.stdout:
-            said = json.loads(line)
-            if "result" in said:
+            said = _parse(line)
+            if said is None:
+                sys.stderr.buffer.write(line)
+            elif "result" in said:
                 result = said["result"]
             elif "error" in said:
                 failure = failure or _decode_error(said)
@@ -115,6 +122,15 @@ def decode(document: dict[str, Any]) -> Job:
     )
 
 
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A line of `Lines`; None for what a library has printed, or a rank that was killed has left half."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def _encode(job: Job) -> dict[str, Any]:
     return {
         "compute": (job.compute.__module__, job.compute.__name__),
@@ -137,6 +153,17 @@ def _decode_error(said: dict[str, Any]) -> BaseException:
     return error
 
 
+def _check_gpus(execution: ExecutionConfig) -> None:
+    import torch
+
+    gpus = torch.cuda.device_count() if execution.device != "cpu" else 0
+    if 0 < gpus < execution.processes:
+        raise InputError(
+            f"execution.processes: {execution.processes} ranks need a GPU each, and this host has {gpus}; lower it,"
+            " or set execution.device to `cpu`"
+        )
+
+
 def _command(execution: ExecutionConfig, job: Path) -> list[str]:
     ranks = execution.processes
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
@@ -148,7 +175,10 @@ def _command(execution: ExecutionConfig, job: Path) -> list[str]:
         "dynamo_backend": "no",
         "main_process_port": 0,
     }
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    # else a file in the home directory would have a say
+    settings = job.with_name("accelerate.yaml")
+    settings.write_text("{compute_environment: LOCAL_MACHINE, distributed_type: MULTI_GPU, mixed_precision: 'no'}")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--config_file={settings}"]
     return [*launch, *(f"--{name}={value}" for name, value in options.items()), "--module", "tasks.rank", str(job)]
 
 
@@ -157,7 +187,8 @@ def _stop(launcher: "subprocess.Popen[bytes]") -> None:
     if launcher.poll() is None:
         itself = psutil.Process(launcher.pid)
         for process in itself.children() or [itself]:
-            process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
 
 
 def _end(launcher: "subprocess.Popen[bytes]") -> None:

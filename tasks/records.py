@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from forgetting_core.metrics_file import METRICS_FILE
 from infra.commits import Commit
 from infra.lineage import Produced
 from infra.lineage_runs import PROVENANCE_TAGS
@@ -9,10 +10,8 @@ from infra.plan import flatten
 from infra.sources import Ref
 from tasks.spec import StepCall, StepResult
 
-CURVES_FILE = "aux/metrics.jsonl"
-"""In a checkpoint's artifact: the curves of its training, a line per optimizer step."""
-CURVE_PREFIX = "train/"
-"""What the names in that file have before them in MLflow."""
+CURVES_FILE = f"aux/{METRICS_FILE}"
+"""In a checkpoint's artifact."""
 MODEL_INPUTS = {"base", "checkpoint", "tokenizer"}
 """Names of the steps' inputs that are models; a commit does not tell."""
 

@@ -40,8 +40,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 def shards(call: StepCall, data: Path, execution: ExecutionConfig) -> list[StepCall]:
     """The shards of a scoring, at most `execution.score_shards`."""
-    from forgetting_core.scoring import shard_rows
-    from forgetting_core.tables import count_rows
+    from forgetting_core.tables import count_rows, shard_rows
 
     score = call.config["score"]
     assert isinstance(score, ScoreConfig)
@@ -58,5 +57,7 @@ def shards(call: StepCall, data: Path, execution: ExecutionConfig) -> list[StepC
     ]
 
 
-SCORE_SHARD = StepSpec("score-shard", version=1, compute=compute, optional=("checkpoint",), on_device=True)
-SCORE = StepSpec("score", version=1, compute=compute, optional=("checkpoint",), on_device=True, shards=shards)
+VERSION = 1
+"""Of both: a scoring is made of its shards."""
+SCORE_SHARD = StepSpec("score-shard", version=VERSION, compute=compute, optional=("checkpoint",), on_device=True)
+SCORE = StepSpec("score", version=VERSION, compute=compute, optional=("checkpoint",), on_device=True, shards=shards)

@@ -8,6 +8,7 @@ import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from infra.launch import StoppedError
 from tasks.context import RunContext
@@ -28,26 +29,30 @@ def compute_shards(
     What another run is at work on is left for later: that run may be done by then. Raises what `run` raises.
     """
 
+    results: dict[str, StepResult] = {}
+    waiting: SimpleQueue[StepCall] = SimpleQueue()
+
     def take(last_round: bool) -> None:
-        while waiting and not context.launcher.stopping.is_set():
-            call = waiting.pop(0)
+        while not context.launcher.stopping.is_set():
+            try:
+                call = waiting.get_nowait()
+            except Empty:
+                return
             if last_round or not leased(call):
                 results[call.label] = run(call)
-            else:
-                later.append(call)
 
-    results: dict[str, StepResult] = {}
-    waiting, later = list(shards), list[StepCall]()
     workers = context.execution.concurrent_steps
     for last_round in (False, True):
+        for call in shards:
+            if call.label not in results:
+                waiting.put(call)
         with ThreadPoolExecutor(workers) as pool:
             rounds = [
                 pool.submit(contextvars.copy_context().run, take, last_round)
-                for _ in range(min(workers, len(waiting)))
+                for _ in range(min(workers, waiting.qsize()))
             ]
         for finished in rounds:
             finished.result()
-        waiting, later = later, []
     if len(results) < len(shards):
         raise StoppedError("not finished: the run was asked to stop")
     refs = [results[call.label].ref for call in shards]

@@ -119,7 +119,7 @@ def run_step(call: StepCall, inputs: Inputs, *, refresh: bool = False) -> StepRe
     with _failure_shown(context, call):
         known = context.store.lookup(call.spec.name, fingerprint)
         if known is None or refresh:
-            return _produce(context, call, inputs, instead_of=known.uri if known else None)
+            return _produce(context, call, inputs, instead_of=known.uri if known else None, refresh=refresh)
         if context.store.exists(known.uri):
             return _hit(context, call, known, refs, "cached")
         if call.delivered:
@@ -156,7 +156,9 @@ def _hit(context: RunContext, call: StepCall, commit: Commit, refs: dict[str, Re
     return _used(context, call, result)
 
 
-def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of: str | None) -> StepResult:
+def _produce(
+    context: RunContext, call: StepCall, inputs: Inputs, *, instead_of: str | None, refresh: bool = False
+) -> StepResult:
     """Compute and commit, unless somebody else does: then theirs. The artifact `instead_of` is gone or unwanted."""
     refs = _refs(call, inputs)
     step, fingerprint = call.spec.name, fingerprint_of(_payload(call, refs))
@@ -166,7 +168,7 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
         good = commit is not None and commit.uri != instead_of and context.store.exists(commit.uri)
         return commit if good else None
 
-    shards = _shards(context, call, inputs)  # before the lease, so that other runs can take some of them
+    shards = _shards(context, call, inputs, refresh)  # before the lease, so that other runs can take some of them
     with turn(context, call.label, context.leases.candidate(step, fingerprint), finished) as commit:
         if commit is not None:
             return _hit(context, call, commit, refs, "cached")
@@ -194,7 +196,7 @@ def _produce(context: RunContext, call: StepCall, inputs: Inputs, *, instead_of:
         return _used(context, call, result)
 
 
-def _shards(context: RunContext, call: StepCall, inputs: Inputs) -> dict[str, tuple[Path, ...]]:
+def _shards(context: RunContext, call: StepCall, inputs: Inputs, refresh: bool) -> dict[str, tuple[Path, ...]]:
     """The step's shards as an input of it, computed where they are not in the store; nothing when it has none."""
     if call.spec.shards is None or context.execution.score_shards == 1:
         return {}
@@ -204,8 +206,10 @@ def _shards(context: RunContext, call: StepCall, inputs: Inputs) -> dict[str, tu
     def leased(shard: StepCall) -> bool:
         return context.leases.holder(shard.spec.name, fingerprint_of(_payload(shard, refs))) is not None
 
-    paths = compute_shards(context, calls, lambda shard: run_step(shard, inputs), leased)
-    context.drop(shard.label for shard in calls)
+    try:
+        paths = compute_shards(context, calls, lambda shard: run_step(shard, inputs, refresh=refresh), leased)
+    finally:
+        context.drop(shard.label for shard in calls)
     return {SHARDS_INPUT: paths}
 
 

@@ -30,7 +30,7 @@ _COMMON: dict[str, Any] = {
     "model": _MODEL,
     "data": {"train": ["a.jsonl"], "reference": ["b.jsonl"]},
     "split": {"validation_rows": 8},
-    "baselines": ["base", "sft", "ignore", "reference"],
+    "baselines": ["base", "sft", "ignore", "reference", "npo", "random"],
     "evaluate": {"tasks": ["boolq"], "task_dir": "benchmarks"},
     "execution": {"micro_batch": 4},
 }
@@ -39,7 +39,9 @@ RECIPES = {
     "forget": Recipe.model_validate(_COMMON),
     "npo": Recipe.model_validate({**_COMMON, "forget": {"negative": "npo"}}),
     "ignore": Recipe.model_validate({**_COMMON, "forget": {"objective": "ignore"}}),
-    "sft": Recipe.model_validate({**_COMMON, "forget": {"objective": "sft"}}),
+    "sft": Recipe.model_validate({**_COMMON, "forget": {"objective": "sft"}, "baselines": ["base", "npo"]}),
+    "threshold": Recipe.model_validate({**_COMMON, "partition": {"threshold": 0}}),
+    "oracle": Recipe.model_validate({**_COMMON, "partition": {"labelling": "oracle_noise"}}),
     "microbatch": Recipe.model_validate({**_COMMON, "forget": {"normalization": "microbatch"}}),
     "hub data": Recipe.model_validate({**_COMMON, "data": {"train": [_HUB], "reference": [_HUB]}}),
     "named reference": Recipe.model_validate({**_COMMON, "reference": {"model": _MODEL}}),
@@ -54,6 +56,8 @@ RECIPES = {
         }
     ),
 }
+_INSTEAD_OF = {("partition", "threshold"): "rho", ("partition", "rho"): "threshold"}
+"""Fields of which one is null."""
 
 
 @dataclass
@@ -199,6 +203,8 @@ def _changed(recipe: Recipe, path: Path, annotation: Any, old: Any, execution: b
     for value in tried:
         data = recipe.model_dump(by_alias=True)
         _at(data, path[:-1])[path[-1]] = value
+        if path in _INSTEAD_OF:
+            _at(data, path[:-1])[_INSTEAD_OF[path]] = None
         try:
             return Recipe.model_validate(data)
         except ValidationError:

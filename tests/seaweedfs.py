@@ -41,7 +41,7 @@ class SeaweedFS:
         log = self.folder / "weed.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command(data, identities, ports),
+                self._command(data, identities, ports),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
@@ -54,6 +54,9 @@ class SeaweedFS:
                 self.stop()
                 raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.05)
+
+    def _command(self, data: Path, identities: Path, ports: list[int]) -> list[str]:
+        return command(data, identities, ports)
 
     def stop(self) -> None:
         """Kill the server and wait until it is gone; its data stays."""

@@ -9,7 +9,7 @@ from forgetting_core.errors import InputError
 from forgetting_core.evaluation import METRICS_FILE, PROTOCOL
 
 BASE = "base"
-MODELS = (BASE, "reference", "sft", "ignore", "forget")
+MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
 """The order of the columns."""
 STDERR = "_stderr"
 

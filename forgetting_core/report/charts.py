@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 INK, GRID, POSITIVE, NEGATIVE, NOISE = "#000001", "#000002", "#000003", "#000004", "#000005"
-SERIES = ("#000006", "#000007", "#000008", "#000009")
+SERIES = ("#000006", "#000007", "#000008", "#000009", "#00000a", "#00000b")
 CSS_COLOURS = {
     INK: "var(--ink)",
     GRID: "var(--line)",

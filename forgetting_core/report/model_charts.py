@@ -17,6 +17,8 @@ from forgetting_core.report.token_text import visible
 LOOKS: dict[str, dict[str, Any]] = {
     "forget": {"color": SERIES[0], "linestyle": "-", "marker": "o"},
     "ignore": {"color": SERIES[1], "linestyle": "--", "marker": "s"},
+    "npo": {"color": SERIES[4], "linestyle": (0, (5, 1)), "marker": "v"},
+    "random": {"color": SERIES[5], "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "P"},
     "sft": {"color": SERIES[2], "linestyle": "-.", "marker": "^"},
     "reference": {"color": SERIES[3], "linestyle": ":", "marker": "D"},
     "base": {"color": INK, "linestyle": (0, (1, 3)), "marker": "x"},

@@ -98,7 +98,6 @@ def render_page(
         "nats": _nats,
         "seconds": _seconds,
     }
-    corpus = recipe.partition.scope == "corpus"
     script = environment.get_template("browse.js.j2").render()
     chosen = choose_rows(split)
     curves = read_curves(facts.curves)
@@ -116,9 +115,10 @@ def render_page(
         row_data=json_for_script(row_data(split, text, chosen)),
         script=Markup(script),
         script_digest=_script_digest(script),
-        # within rows every row has a threshold of its own
         histogram=Markup(
-            charts.influence_histogram(statistics["histogram"], statistics["threshold"] if corpus else None)
+            charts.influence_histogram(
+                statistics["histogram"], statistics["threshold"] if recipe.partition.has_common_threshold else None
+            )
         ),
         position=Markup(charts.position_bars(statistics["by_position"], statistics["negative_share"])),
         facts=facts,

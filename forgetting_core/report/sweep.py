@@ -7,7 +7,7 @@ from typing import Any
 from forgetting_core.report.benchmarks import Metrics, benchmark_table
 from forgetting_core.run_facts import SweepPoint
 
-SWEPT = ("forget", "ignore")
+SWEPT = ("forget", "ignore", "npo", "random")
 """Models that depend on ρ."""
 Cell = dict[str, Any]
 """`{"value", "stderr", "difference"}` of `benchmark_table`."""

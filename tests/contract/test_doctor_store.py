@@ -53,8 +53,8 @@ def test_a_store_that_ignores_conditions_is_a_fault(
 class OpenSeaweedFS(SeaweedFS):
     """The same server without credentials: everybody is let in."""
 
-    def _command(self, data: Path, ports: list[int]) -> list[str]:
-        return [word for word in super()._command(data, ports) if not word.startswith("-s3.config=")]
+    def _command(self, data: Path, identities: Path, ports: list[int]) -> list[str]:
+        return [word for word in super()._command(data, identities, ports) if not word.startswith("-s3.config=")]
 
 
 def test_a_server_without_authentication_is_a_fault(

@@ -8,6 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.launch import StoppedError
 from tasks.context import RunContext
@@ -84,3 +85,16 @@ def test_a_missing_limit_is_an_error_and_not_no_limit(context: RunContext, tmp_p
     context.gpu_slot = "misspelt"
     with pytest.raises(Exception, match="misspelt"), gpu_slot(context, step(tmp_path, on_device=True)):
         pytest.fail("it went on without a limit")
+
+
+def test_what_was_computed_is_kept_when_the_server_is_away_at_the_end(
+    context: RunContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="lost-slot", limit=1))
+    context.gpu_slot = "lost-slot"  # stays taken
+    slot = gpu_slot(context, step(tmp_path, on_device=True))
+    slot.__enter__()
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        slot.__exit__(None, None, None)
+    assert "the slot of lost-slot is free in 90 s" in caplog.text

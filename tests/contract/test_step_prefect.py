@@ -5,12 +5,18 @@ from typing import Any
 
 import pytest
 from prefect import flow
-from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 import flows.forgetting
+import tests.racing
 from flows.forgetting import _walk
-from infra.objects import StoreError
+from forgetting_core.errors import InputError
+from infra.commits import Commit
+from infra.launch import ChildDiedError, StoppedError
+from infra.objects import StoreError, UnavailableError
 from infra.settings import Settings
+from infra.store import Store
+from infra.urls import open_objects
 from tasks.context import CURRENT, RunContext
 from tasks.step import as_task
 from tests.racing import TRACE, call, computations, open_context
@@ -46,6 +52,37 @@ def test_prefect_shows_a_hit_as_cached_and_can_ask_for_a_refresh(tmp_path: Path)
         assert states(tmp_path, refresh_cache=False) == ["Cached"]
     assert states(tmp_path) == ["Cached"]
     assert computations(tmp_path / "traces") == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "final"),
+    [
+        (UnavailableError("SlowDown"), "Completed"),
+        (StoreError("the commit is damaged"), "Failed"),
+        (InputError("train.jsonl, row 3: no response"), "Failed"),
+        (StoppedError("interrupted"), "Failed"),
+        (ChildDiedError(1), "Failed"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+def test_a_step_is_tried_again_only_when_the_store_was_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, final: str
+) -> None:
+    asked: list[str] = []
+
+    class FailsOnce(Store):
+        def lookup(self, step: str, fingerprint: str) -> Commit | None:
+            asked.append(fingerprint)
+            if len(asked) == 1:
+                raise failure
+            return super().lookup(step, fingerprint)
+
+    monkeypatch.setattr(tests.racing, "open_store", lambda url: FailsOnce(open_objects(url)))
+    with temporary_settings({PREFECT_TASKS_DEFAULT_RETRIES: 2}):
+        assert states(tmp_path) == [final]
+    tried_again = final == "Completed"
+    assert bool(asked[1:]) == tried_again
+    assert computations(tmp_path / "traces") == tried_again
 
 
 def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differently(

@@ -1,134 +1,33 @@
 """The local team stack as a user has it: up, deployed runs, a schedule, a sweep, a dead worker, down."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId, TaskRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.concurrency.sync import concurrency
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Scheduled
 
-from infra.stack_processes import MARK
 from infra.store import open_store
+from tests.stack import GPU_RUNS, PROJECT, Running, marked, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PROJECT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "stack"]
 PROCESSES = {"seaweedfs", "mlflow", "prefect", "gpu-worker", "cpu-worker"}
 EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for task in ("skills", "held_out")}
 SEES_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
-RUN_SECONDS = 900
-GPU_RUNS = 2
 SCHEDULER_LOOP = timedelta(seconds=60)
 """How often the server looks for schedules whose runs it has to make."""
-
-
-@dataclass
-class Running:
-    """The stack of this module."""
-
-    folder: Path
-    environment: dict[str, str]
-    client: SyncPrefectClient
-
-    def cli(self, *arguments: str, status: int = 0) -> str:
-        return command(self.folder, *arguments, status=status)
-
-    def processes(self) -> dict[str, dict[str, Any]]:
-        document = json.loads(subprocess.run(line(self.folder, "status", "--json"), capture_output=True).stdout)
-        return {item["name"]: item for item in document["processes"]}
-
-    def start(self, deployment: str, **parameters: Any) -> FlowRun:
-        found = self.client.read_deployment_by_name(deployment)
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled())
-
-    def finished(self, run: FlowRun) -> FlowRun:
-        def over() -> FlowRun | None:
-            now = self.client.read_flow_run(run.id)
-            return now if now.state and now.state.is_final() else None
-
-        return until(over, f"{run.name} ends")
-
-    def steps(self, run: FlowRun) -> dict[str, str]:
-        """{step: name of its task run's state}"""
-        of_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
-        found = self.client.read_task_runs(flow_run_filter=of_run, task_run_filter=TaskRunFilter(), limit=100)
-        return {task.name: task.state_name or "" for task in found}
-
-
-def line(folder: Path, *arguments: str) -> list[str]:
-    return [*COMMAND, *arguments, "--dir", str(folder)]
-
-
-def command(folder: Path, *arguments: str, status: int = 0) -> str:
-    done = subprocess.run(
-        line(folder, *arguments), env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
-    )
-    assert done.returncode == status, done.stderr
-    return done.stdout
-
-
-def until(ask: Callable[[], Any], what: str) -> Any:
-    """The first answer that is not None."""
-    deadline = time.monotonic() + RUN_SECONDS
-    while (answer := ask()) is None:
-        assert time.monotonic() < deadline, f"not in {RUN_SECONDS} s: {what}"
-        time.sleep(1)
-    return answer
-
-
-def marked(folder: Path) -> list[psutil.Process]:
-    """Every process that belongs to the stack, flow runs and their steps included."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(folder):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-@contextmanager
-def exported(text: str) -> Iterator[dict[str, str]]:
-    """The environment that `up` prints, set."""
-    variables = dict(item.removeprefix("export ").split("=", 1) for item in text.splitlines())
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        with temporary_settings({PREFECT_API_URL: variables["PREFECT_API_URL"]}):
-            yield variables
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("state") / "stack"
-    try:
-        lines = command(folder, "up", "--gpu-runs", str(GPU_RUNS))
-        with exported(lines) as environment, get_client(sync_client=True) as client:
-            yield Running(folder, environment, client)
-    finally:
-        command(folder, "down")
 
 
 @pytest.fixture(scope="module")

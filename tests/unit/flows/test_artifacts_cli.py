@@ -324,7 +324,7 @@ def test_export_merges_an_adapter_and_states_its_lineage(
         chain[0].fingerprint,
         model_digest(base),
         str(base),
-        "| rho (ρ) | 0.3 |",
+        "| partition.rho | 0.3 |",
         "0.25",
     ):
         assert told in card

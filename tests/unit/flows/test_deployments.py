@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.flows import Flow
+from prefect.settings import Settings
 from prefect.utilities.callables import parameter_schema
 
 from flows.forgetting import forgetting
@@ -49,6 +50,15 @@ def test_pools_limit_and_automations_are_those_that_setup_makes() -> None:
         assert environment.get(GPU_SLOT_VARIABLE) == (GPU_SLOT if pool["name"] == "gpu" else None)
         assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
     assert {deployed(name).name for name in DEPLOYMENTS} == set(FLOWS)
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_prefect_knows_every_setting_that_a_deployment_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = DEPLOYMENTS[name]["work_pool"]["job_variables"]["env"]
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    understood = Settings().to_environment_variables(exclude_unset=True)
+    assert {variable for variable in environment if variable.startswith("PREFECT_")} <= understood.keys()
 
 
 def test_the_sweep_starts_deployments_that_are_there() -> None:

@@ -39,11 +39,13 @@ def steps_that_see(flip: Flip) -> set[str]:
     if section in ONLY_REPORTED:
         return {"report"}
     if section == "forget":
-        shared = flip.path[1] in SHARED_WITH_BASELINES
-        return {
-            "report",
-            *(label for label in labels if label == "forget" or (shared and label.startswith("forget"))),
-        }
+        if flip.path[1] in SHARED_WITH_BASELINES:
+            return {"report", *(label for label in labels if label.startswith("forget"))}
+        # the same objective on other labels; the same forgetting, but for how it is bounded
+        bounded = set() if flip.path[1] in ("objective", "negative") else {"forget[npo]"}
+        return {"report", "forget", "forget[random]", *bounded}
+    if flip.field == "partition.labelling":
+        return {"report", "partition"}
     assert section in OF_THE_STEP, f"the recipe has a new part `{section}`: say here which steps see it"
     return {"report", *(label for label in labels if label.startswith(OF_THE_STEP[section]))}
 
@@ -64,11 +66,13 @@ def below(flip: Flip, labels: set[str]) -> set[str]:
     if "reference" in reached:
         reached |= {"score[reference]", *(f"evaluate[reference,{task}]" for task in TASK)}
     if {"score[base]", "score[reference]"} & reached:
-        reached.add("partition")
-    if "score[base]" in reached and getattr(objective, "negative", None) == "npo":
-        reached.add("forget")
+        reached |= {"partition", "partition[random]"}
+    if "score[base]" in reached:
+        reached |= {"forget[npo]"} | ({"forget"} if getattr(objective, "negative", None) == "npo" else set())
     if "partition" in reached:
-        reached |= reads_labels
+        reached |= reads_labels - {"forget[random]"}
+    if "partition[random]" in reached:
+        reached.add("forget[random]")
     for label in reached & fine_tunes:
         model = label.removeprefix("forget[").removesuffix("]")
         reached |= {f"evaluate[{model},{task}]" for task in TASK}
@@ -122,12 +126,12 @@ def test_another_rho_runs_partition_what_reads_the_labels_and_no_more() -> None:
     (flip,) = [flip for flip in FLIPS if (flip.recipe, flip.field) == ("forget", "partition.rho")]
     assert noticed(flip)[1] == {
         "partition",
+        "partition[random]",
         "forget",
         "forget[ignore]",
-        "evaluate[forget,boolq]",
-        "evaluate[forget,held_out]",
-        "evaluate[ignore,boolq]",
-        "evaluate[ignore,held_out]",
+        "forget[npo]",
+        "forget[random]",
+        *(f"evaluate[{model},{task}]" for model in ("forget", "ignore", "npo", "random") for task in TASK),
         "report",
     }
 
@@ -137,7 +141,7 @@ def test_another_benchmark_runs_alone() -> None:
     evaluate = {**RECIPES["forget"].evaluate.model_dump(), "tasks": ["boolq", "asdiv"]}
     more = Recipe.model_validate({**RECIPES["forget"].model_dump(by_alias=True), "evaluate": evaluate})
     after = record(more).fingerprints
-    models = ("base", "sft", "ignore", "reference", "forget")
+    models = ("base", "sft", "ignore", "reference", "npo", "random", "forget")
     assert after.keys() - before.keys() == {f"evaluate[{model},asdiv]" for model in models}
     assert {label for label in before if before[label] != after[label]} == {"report"}
 
@@ -146,3 +150,10 @@ def test_without_benchmarks_and_validation_rows_nothing_is_evaluated() -> None:
     nothing = {"split": {"validation_rows": 0}, "evaluate": {"tasks": []}}
     recipe = Recipe.model_validate({**RECIPES["forget"].model_dump(by_alias=True), **nothing})
     assert not any(label.startswith("evaluate") for label in record(recipe).fingerprints)
+
+
+def test_another_labelling_runs_partition_and_what_reads_its_labels_only() -> None:
+    (flip,) = [flip for flip in FLIPS if (flip.recipe, flip.field) == ("forget", "partition.labelling")]
+    changed = noticed(flip)[1]
+    assert {"partition", "forget", "forget[ignore]", "forget[npo]"} <= changed
+    assert not {"score[base]", "score[reference]", "partition[random]", "forget[random]", "forget[sft]"} & changed

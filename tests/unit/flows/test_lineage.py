@@ -101,6 +101,19 @@ def test_an_edited_commit_is_named_and_the_walk_goes_on(label: str, lineage: Com
     assert "its commit was altered" in lineage("demo").output
 
 
+def test_a_threshold_is_shown_with_the_share_that_came_of_it(lineage: Command, world: World) -> None:
+    def choose_by_threshold(data: dict[str, Any]) -> None:
+        data["payload"]["config"].update(partition={"rho": None, "threshold": "0", "labelling": "influence"})
+        data["summary"].update(positive_share=0.25)
+
+    world.edit("partition", choose_by_threshold)
+    document = lineage("demo", "--json").document
+    assert (document["rho"], document["threshold"], document["positive_share"]) == (None, "0", 0.25)
+    heading, *tree = lineage("demo").output.splitlines()
+    assert heading.startswith("demo/1, threshold 0 (25.0% positive)")
+    assert any("partition threshold 0 (25.0% positive)" in line for line in tree)
+
+
 def test_an_input_that_is_not_what_its_producer_made_is_named(lineage: Command, world: World) -> None:
     """The address of an input is no part of the fingerprint; where it leads is compared."""
     other = world.commits["reference"]

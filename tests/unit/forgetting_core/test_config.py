@@ -26,13 +26,28 @@ def recipe(**fields: Any) -> Recipe:
         ({"partition": {"rho": "much"}}, "partition.rho: 'much'; expected a number from 0 to 1"),
         ({"partition": {"rho": True}}, "partition.rho: True; expected a number from 0 to 1"),
         ({"partition": {"rho": "nan"}}, "partition.rho: 'nan'; expected a number from 0 to 1"),
+        (
+            {"partition": {"rho": 0.5, "threshold": 0}},
+            "partition: has both rho 0.5 and threshold 0; give exactly one",
+        ),
+        (
+            {"partition": {"rho": None}},
+            "partition: has neither; give exactly one of rho (a share) and threshold (nats)",
+        ),
+        ({"partition": {"threshold": "high"}}, "partition.threshold: 'high'; expected a number of nats"),
+        ({"partition": {"threshold": "inf"}}, "partition.threshold: 'inf'; expected a number of nats"),
+        ({"partition": {"labelling": "loss"}}, "partition.labelling: 'loss'; expected 'influence', 'random',"),
+        (
+            {"forget": {"objective": "sft"}, "baselines": ["random"]},
+            "`random` needs an objective that reads labels",
+        ),
         ({"forget": {"lambda": {"tmax": 1}}}, "forget.lambda.tmax: unknown key; did you mean `t_max`?"),
         ({"forget": {"objective": "forgot"}}, "forget.objective: 'forgot'; expected forget, ignore or sft"),
         ({"forget": {"learning_rate": "fast"}}, "forget.learning_rate: 'fast'; expected a valid number"),
         ({"forget": {"learning_rate": float("nan")}}, "forget.learning_rate"),
         ({"forget": {"objective": "sft", "lambda": {}}}, "forget.lambda: unknown key"),
         ({"modle": {}}, "modle: unknown key; did you mean `model`?"),
-        ({"baselines": ["sfd"]}, "baselines.0: 'sfd'; expected 'base', 'sft', 'ignore' or 'reference'"),
+        ({"baselines": ["sfd"]}, "baselines.0: 'sfd'; expected 'base', 'sft', 'ignore', 'reference', 'npo' or"),
         ({"baselines": ["sft", "sft"]}, "baselines: sft, sft; name each one once"),
         ({"split": {"reference_rows": 0}}, "split.reference_rows: 0 leaves nothing to train a reference on"),
         ({"model": None}, "`model` is missing"),
@@ -56,6 +71,25 @@ def test_every_fault_is_listed_at_once() -> None:
 def test_equal_rho_has_one_spelling() -> None:
     spellings = [0.7, "0.7", "0.70", "7e-1", " .7 "]
     assert {recipe(partition={"rho": rho}).partition.rho for rho in spellings} == {"0.7"}
+
+
+def test_equal_thresholds_have_one_spelling_and_leave_out_rho() -> None:
+    for spellings in ([0, 0.0, "0", "0.00", "-0", -0.0], [-0.25, "-0.250", " -25e-2 "]):
+        found = {recipe(partition={"threshold": threshold}).partition for threshold in spellings}
+        assert len({config.threshold for config in found}) == 1
+        assert {config.rho for config in found} == {None}
+    assert identity(recipe(partition={"threshold": 0})) == identity(
+        recipe(partition={"threshold": 0.0, "rho": None})
+    )
+
+
+def test_a_recipe_with_rho_is_turned_to_a_threshold_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\nmodel: {path: m}\ndata: {train: [a]}\npartition: {rho: 0.7}\n")
+    with pytest.raises(InputError, match=r"both rho 0.7 and threshold 0; .* null the other"):
+        load_recipe(path, ["partition.threshold=0"])
+    found = load_recipe(path, ["partition.threshold=0", "partition.rho=null"]).partition
+    assert (found.rho, found.threshold, found.rule) == (None, "0", "threshold=0")
 
 
 def test_exponents_without_a_dot_are_numbers(tmp_path: Path) -> None:

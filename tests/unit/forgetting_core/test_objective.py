@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from forgetting_core.config import LambdaConfig
-from forgetting_core.objective import TokenCounts, forget_weight, forgetting_loss, npo_surrogate
+from forgetting_core.objective import (
+    SMALLEST_LOSS,
+    TokenCounts,
+    forget_weight,
+    forgetting_loss,
+    npo_surrogate,
+    unlikelihood_surrogate,
+)
+
+EXTREME = [0.0, 1e-6, 1e-3, 0.5, math.log(2), 3.0, 50.0, 200.0]
+"""Losses in nats: of a token that the model is sure of, up to one that it never says."""
+NEGATIVE = torch.full((len(EXTREME),), -1)
 
 
 def random_case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,11 +77,83 @@ def test_bounded_forgetting_has_the_gradient_of_its_formula() -> None:
     assert torch.allclose(gradient, expected, rtol=1e-12)
 
 
-def test_bounded_forgetting_tends_to_ascent_for_small_beta() -> None:
-    loss, sign = random_case(4)
-    found = npo_surrogate(loss, torch.zeros_like(loss), sign, 1e-6)
-    (gradient,) = torch.autograd.grad(found.sum(), loss)
-    assert torch.allclose(gradient, torch.ones_like(loss), atol=1e-5)
+@pytest.mark.parametrize("base", [0.0, 1.0, 50.0])
+def test_bounded_forgetting_tends_to_ascent_for_small_beta(base: float) -> None:
+    """The gradient of −loss times 2σ(β·(base − loss)): ascent for 2σ(0) = 1, whatever the losses."""
+    loss = torch.tensor(EXTREME, dtype=torch.float64, requires_grad=True)
+    distance = []
+    for beta in (1e-2, 1e-4, 1e-6, 1e-9):
+        found = npo_surrogate(loss, torch.full_like(loss, base), NEGATIVE, beta)
+        (gradient,) = torch.autograd.grad(found.sum(), loss)
+        distance.append(float((gradient - 1).abs().max()))
+    assert distance[-1] < 1e-6
+    assert distance == sorted(distance, reverse=True)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-8), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_npo_is_its_formula_for_extreme_losses(dtype: torch.dtype, tolerance: float, beta: float) -> None:
+    loss = torch.tensor(EXTREME, dtype=dtype, requires_grad=True)
+    base = torch.full_like(loss, 2.0)
+    value = npo_surrogate(loss, base, NEGATIVE, beta)
+    (gradient,) = torch.autograd.grad(value.sum(), loss)
+    gaps = [2.0 - number for number in EXTREME]
+    assert value.tolist() == pytest.approx(
+        [-2 / beta * math.log1p(math.exp(beta * gap)) for gap in gaps], rel=tolerance
+    )
+    assert gradient.tolist() == pytest.approx([2 / (1 + math.exp(-beta * gap)) for gap in gaps], rel=tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+def test_unlikelihood_is_its_formula_for_extreme_losses(dtype: torch.dtype, tolerance: float) -> None:
+    """−log(1 − p) with p = e^−loss, whose derivative is p/(1 − p); 1 − p is written so that float64 keeps it."""
+    losses = [number for number in EXTREME if number]
+    loss = torch.tensor(losses, dtype=dtype, requires_grad=True)
+    value = -unlikelihood_surrogate(loss, torch.full_like(loss, -1))
+    (gradient,) = torch.autograd.grad(value.sum(), loss)
+    exact = [float(number) for number in loss.tolist()]  # as rounded to the dtype
+    likelihood = [math.exp(-number) for number in exact]
+    complement = [-math.expm1(-number) for number in exact]
+    plain = [
+        -math.log(rest) if rest < 0.5 else -math.log1p(-p) for p, rest in zip(likelihood, complement, strict=True)
+    ]
+    tiny = {"rel": tolerance, "abs": 1e-30}
+    assert value.tolist() == pytest.approx(plain, **tiny)
+    slopes = [-p / rest for p, rest in zip(likelihood, complement, strict=True)]
+    assert gradient.tolist() == pytest.approx(slopes, **tiny)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_unlikelihood_goes_on_straight_where_the_formula_is_infinite(dtype: torch.dtype) -> None:
+    below = torch.tensor([0.0, SMALLEST_LOSS / 2, SMALLEST_LOSS], dtype=dtype, requires_grad=True)
+    value = unlikelihood_surrogate(below, torch.full_like(below, -1))
+    (gradient,) = torch.autograd.grad(value.sum(), below)
+    slope = 1 / math.expm1(SMALLEST_LOSS)
+    assert gradient.tolist() == pytest.approx([slope] * 3, rel=1e-6)
+    assert value.tolist() == pytest.approx([math.log(SMALLEST_LOSS) - gap for gap in (1.0, 0.5, 0.0)], rel=1e-6)
+
+
+def test_a_token_that_the_model_is_sure_of_moves_its_logits_by_at_most_its_likelihood() -> None:
+    """∂(−log(1 − p))/∂logit is p: bounded, though the derivative by the loss is not."""
+    logits = torch.tensor([[30.0, 0.0], [16.0, 0.0], [5.0, 0.0], [-30.0, 0.0]], requires_grad=True)
+    target = torch.zeros(4, dtype=torch.long)
+    loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    (-unlikelihood_surrogate(loss, torch.full((4,), -1))).sum().backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert (logits.grad.abs() <= 1.01).all()
+    assert logits.grad[2, 0] == pytest.approx(float(torch.softmax(logits[2].detach(), 0)[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unlikelihood_replaces_the_mean_of_the_negative_tokens_only(seed: int) -> None:
+    loss, sign = random_case(seed)
+    found = forgetting_loss(unlikelihood_surrogate(loss, sign), sign, TokenCounts.of(sign), 0.3)
+    unlikelihood = -torch.log(1 - torch.exp(-loss[sign == -1]))
+    plain = loss[sign == 1].mean() + 0.3 * unlikelihood.mean()
+    assert torch.allclose(found, plain, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(found, loss)
+    (expected,) = torch.autograd.grad(plain, loss)
+    assert torch.allclose(gradient, expected, rtol=1e-9, atol=0)
 
 
 def test_lambda_over_training() -> None:

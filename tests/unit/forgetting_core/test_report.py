@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from forgetting_core.config import Recipe
+from forgetting_core.config import PartitionConfig, Recipe
 from forgetting_core.errors import InputError
 from forgetting_core.partition import partition
 from forgetting_core.progress import Progress
@@ -292,6 +292,27 @@ def test_threshold_is_shown_only_where_all_rows_share_one(html: str, tmp_path: P
     assert "no common threshold" in by_row
     assert "stroke-dasharray" in section(html, "influence")
     assert "stroke-dasharray" not in by_row
+
+
+def test_a_threshold_stands_where_rho_does(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path)
+    partition = PartitionConfig(threshold="0.1", scope="row")
+    replace(inputs, recipe=inputs.recipe.model_copy(update={"partition": partition})).write(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "threshold=0.1" in page[page.index("<h1>") : page.index("</h1>")]
+    assert "None" not in page[: page.index("<main>")]
+    assert "stroke-dasharray" in section(page, "influence"), "rows have one threshold in common then"
+
+
+def test_a_control_is_named_and_has_no_threshold_of_influence(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path)
+    partition = PartitionConfig(rho="0.5", labelling="random")
+    replace(inputs, recipe=inputs.recipe.model_copy(update={"partition": partition})).write(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "ρ=0.5 random" in page[page.index("<h1>") : page.index("</h1>")]
+    assert "stroke-dasharray" not in section(page, "influence")
+    assert "threshold of influence" not in page
+    assert "The labels are a control" in section(page, "influence")
 
 
 def test_losses_of_another_split_are_refused(inputs: Inputs, tmp_path: Path) -> None:

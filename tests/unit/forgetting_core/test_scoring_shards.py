@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from forgetting_core.config import ExecutionConfig, ScoreConfig
 from forgetting_core.progress import Progress
-from forgetting_core.scoring import LOSSES_FILE, merge_shards, score_split, shard_rows
+from forgetting_core.scoring import LOSSES_FILE, merge_shards, score_split
+from forgetting_core.tables import shard_rows
 from tests.tiny import save_model, token_rows, write_rows
 
 

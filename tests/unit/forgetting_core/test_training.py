@@ -10,12 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forgetting_core.config import ExecutionConfig, ForgetConfig, IgnoreConfig, LambdaConfig, LoraConfig, SftConfig
+from forgetting_core.config import (
+    ExecutionConfig,
+    ForgetConfig,
+    LambdaConfig,
+    LoraConfig,
+    ScoreConfig,
+    SftConfig,
+)
 from forgetting_core.errors import InputError, Interrupted, NumericalError
 from forgetting_core.models import load_checkpoint
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
-from forgetting_core.scoring import token_losses
+from forgetting_core.scoring import score_split, token_losses
 from forgetting_core.tables import LABEL_SCHEMA, TokenRows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
 from forgetting_core.training import TrainingRun, fine_tune
@@ -58,6 +65,7 @@ def train(
     labels: Path | None,
     out: Path,
     *,
+    loss_base: Path | None = None,
     progress: Progress | None = None,
     **execution: Any,
 ) -> dict[str, torch.Tensor]:
@@ -68,6 +76,7 @@ def train(
         base_digest="0" * 64,
         data=data,
         token_labels=labels,
+        loss_base=loss_base,
         out=out,
         work=out.with_name(f"{out.name}-work"),
         execution=ExecutionConfig(device="cpu", **execution),
@@ -212,13 +221,28 @@ def test_the_same_step_twice_gives_the_same_bytes(
         assert str(tmp_path).encode() not in (tmp_path / "first" / name).read_bytes()
 
 
-def test_lambda_zero_is_ignoring_and_all_positive_is_plain_fine_tuning(
-    base: Path, data: Path, labels: Path, rows: TokenRows, tmp_path: Path
+@pytest.mark.parametrize("negative, t_max", [("ascent", 0.5), ("npo", 0.5), ("unlikelihood", 10)])
+def test_every_way_to_forget_unlearns_the_negative_tokens(
+    base: Path, data: Path, labels: Path, tmp_path: Path, negative: str, t_max: float
 ) -> None:
-    zero = LambdaConfig(schedule="constant", t_min=0, t_max=0)
-    forget = train(ForgetConfig(**FULL, lambda_=zero), base, data, labels, tmp_path / "forget")
-    ignore = train(IgnoreConfig(objective="ignore", **FULL), base, data, labels, tmp_path / "ignore")
-    assert difference(forget, ignore) < 1e-6
+    """Against hardly any forgetting; unlikelihood is faint where a token is unlikely already."""
+    scores = tmp_path / "scores"
+    score_split(
+        ScoreConfig(dtype="float32"),
+        base=base,
+        checkpoint=None,
+        data=data,
+        out=scores,
+        execution=ExecutionConfig(device="cpu"),
+        progress=Progress(),
+    )
+    found = []
+    for weight in (1e-6, t_max):
+        lambda_ = LambdaConfig(schedule="constant", t_min=0, t_max=weight)
+        config = ForgetConfig(**FULL, epochs=3, lambda_=lambda_, negative=negative)
+        train(config, base, data, labels, tmp_path / str(weight), loss_base=scores)
+        found.append(stored_curves(tmp_path / str(weight))[-1][1]["train/loss_negative"])
+    assert found[1] > found[0] + 0.1
 
 
 def test_curves_hold_the_mean_losses_of_both_sides(base: Path, data: Path, labels: Path, tmp_path: Path) -> None:

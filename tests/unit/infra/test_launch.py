@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from infra.launch import Channel, ChildDiedError, Launcher, StoppedError
@@ -41,6 +44,30 @@ def work_until_stopped(job: object, channel: Channel) -> str:
     while not channel.stop_requested:
         time.sleep(0.01)
     return "saved"
+
+
+def say_who_and_sleep(job: object, channel: Channel) -> None:
+    channel.send({"kind": "pid", "pid": os.getpid()})
+    time.sleep(60)
+
+
+def run_silent() -> None:
+    def tell(message: dict[str, Any]) -> None:
+        if message["kind"] == "pid":
+            print(message["pid"], flush=True)
+
+    Launcher(1, []).run(say_who_and_sleep, None, tell)
+
+
+def run_until_terminated() -> None:
+    launcher = Launcher(1, [])
+    signal.signal(signal.SIGTERM, lambda *_: launcher.stop())
+
+    def tell(message: dict[str, Any]) -> None:
+        if message["kind"] == "working":
+            print("working", flush=True)
+
+    print(launcher.run(work_until_stopped, None, tell), flush=True)
 
 
 @pytest.fixture
@@ -87,6 +114,33 @@ def test_stopping_asks_the_running_and_refuses_the_next(launcher: Launcher) -> N
     assert launcher.run(work_until_stopped, None, stop_when_working) == "saved"
     with pytest.raises(StoppedError):
         launcher.run(add_one, 1, ignore)
+
+
+def test_a_process_that_says_nothing_ends_with_a_parent_that_was_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import run_silent; run_silent()"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    child.wait(timeout=10)
+
+
+def test_a_signal_to_the_whole_group_leaves_the_process_time_to_save() -> None:
+    """As Prefect's worker sends it to cancel a run."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import run_until_terminated; run_until_terminated()"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout
+    assert parent.stdout.readline() == "working\n"
+    os.killpg(parent.pid, signal.SIGTERM)
+    assert parent.stdout.read() == "saved\n"
 
 
 def test_a_listener_that_fails_does_not_leave_the_process_behind(launcher: Launcher) -> None:

@@ -15,7 +15,8 @@ from mlflow.artifacts import load_text
 
 from infra.lineage import CURRENT_ALIAS, Lineage, Produced
 from infra.lineage_mlflow import safe_key
-from infra.lineage_notes import StepRecord, Trail, escape_markdown, pipeline_note
+from infra.lineage_notes import escape_markdown, pipeline_note
+from infra.lineage_records import StepRecord, Trail
 from infra.programs import program
 from infra.public import public_data, public_text, public_uri
 

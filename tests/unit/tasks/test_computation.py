@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from forgetting_core.config import Config, ExecutionConfig, ScoreConfig
-from forgetting_core.errors import OutOfMemoryError
+from forgetting_core.errors import InputError, OutOfMemoryError
 from forgetting_core.progress import Progress
 from infra.sources import Ref
 from tasks.child import Job, Summary
@@ -53,6 +53,12 @@ def test_a_step_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(conte
     assert result.summary == {"micro_batch": 1}
 
 
+def test_a_commit_names_the_micro_batch_that_was_used(context: RunContext) -> None:
+    run_step(StepCall("devour", DEVOUR, {"appetite": Appetite(rows=1)}), {})
+    (commit,) = context.store.commits("devour")
+    assert commit.provenance["execution"]["micro_batch"] == 1
+
+
 def test_a_step_that_does_not_fit_at_all_says_so(context: RunContext) -> None:
     with pytest.raises(OutOfMemoryError, match="out of memory"):
         run_step(StepCall("devour", DEVOUR, {"appetite": Appetite(rows=0)}), {})
@@ -82,3 +88,37 @@ def test_a_scoring_in_shards_is_the_scoring_at_once(context: RunContext, tmp_pat
         context.used.clear()
         context.store.objects.delete_folder("v1/commits/score")
     assert digests[0] == digests[1]
+
+
+def shard_artifacts(context: RunContext) -> set[str]:
+    return {commit.artifact for commit in context.store.commits("score-shard")}
+
+
+def scoring(tmp_path: Path) -> tuple[StepCall, dict[str, Ref]]:
+    data = tmp_path / "data"
+    data.mkdir()
+    inputs = {
+        "base": Ref("base", "b" * 64, "model", (save_model(tmp_path / "base"),)),
+        "data": Ref("data", "d" * 64, "data", (write_rows(token_rows(23), data),)),
+    }
+    return StepCall("score[base]", SCORE, {"score": ScoreConfig(dtype="float32", block_rows=5)}), inputs
+
+
+def test_a_refreshed_scoring_scores_its_shards_again(context: RunContext, tmp_path: Path) -> None:
+    call, inputs = scoring(tmp_path)
+    execute(context, score_shards=2)
+    run_step(call, inputs)
+    before = shard_artifacts(context)
+    context.used.clear()
+    assert run_step(call, inputs, refresh=True).state == "ran"
+    assert not shard_artifacts(context) & before
+
+
+def test_a_scoring_that_fails_leaves_no_shards_in_the_runs_record(context: RunContext, tmp_path: Path) -> None:
+    call, inputs = scoring(tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    execute(context, score_shards=2)
+    with pytest.raises(InputError):
+        run_step(call, {**inputs, "base": Ref("base", "e" * 64, "model", (broken,))})
+    assert context.run_record()["steps"] == {}

@@ -1,5 +1,7 @@
 """Training checkpoints are in the store while a training goes on, and gone when it is over."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,17 @@ def test_the_training_may_replace_a_checkpoint_while_it_is_copied(
     assert fetched is not None and (fetched / "weights.safetensors").read_bytes() == b"two"
 
 
+def test_what_a_killed_run_was_copying_is_in_nobodys_way(checkpoints: TrainingCheckpoints, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    message = save(work, 2)
+    (tmp_path / "held" / "step-2").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt), Preserved("forget", checkpoints, work) as preserved:
+        preserved(message)
+        raise KeyboardInterrupt
+    newest = checkpoints.newest()
+    assert newest is not None and newest.optimizer_step == 2
+
+
 def test_a_checkpoint_that_was_collected_is_no_checkpoint(
     store: Store, checkpoints: TrainingCheckpoints, tmp_path: Path
 ) -> None:
@@ -102,6 +115,50 @@ def test_a_checkpoint_that_was_collected_is_no_checkpoint(
     store.objects.delete_folder(newest.artifact)
     with Preserved("forget", checkpoints, tmp_path / "work"):
         assert not list((tmp_path / "work").glob("step-*"))
+
+
+def test_one_checkpoint_waits_at_most(
+    store: Store, checkpoints: TrainingCheckpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploading, go_on = threading.Event(), threading.Event()
+    keep = checkpoints.keep
+
+    def slowly(folder: Path, step: int) -> None:
+        uploading.set()
+        assert go_on.wait(30)
+        keep(folder, step)
+
+    monkeypatch.setattr(checkpoints, "keep", slowly)
+    work = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt), Preserved("forget", checkpoints, work) as preserved:
+        preserved(save(work, 1))
+        assert uploading.wait(30)
+        for step in (2, 3, 4):
+            preserved(save(work, step))
+        assert sorted(path.name for path in (tmp_path / "held").iterdir()) == ["step-1", "step-4"]
+        go_on.set()
+        raise KeyboardInterrupt
+    newest = checkpoints.newest()
+    assert newest is not None and newest.optimizer_step == 4
+
+
+def test_a_file_system_without_links_is_copied_on(
+    checkpoints: TrainingCheckpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def refuse(source: str, target: str) -> None:
+        if "held" in str(target):
+            raise PermissionError(1, "Operation not permitted")
+        link(source, target)  # the store's own
+
+    monkeypatch.setattr(os, "link", refuse)
+    work = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt), Preserved("forget", checkpoints, work) as preserved:
+        preserved(save(work, 2))
+        raise KeyboardInterrupt
+    newest = checkpoints.newest()
+    assert newest is not None and newest.optimizer_step == 2
 
 
 def test_a_damaged_pointer_is_named(store: Store, checkpoints: TrainingCheckpoints) -> None:

@@ -12,11 +12,13 @@ import psutil
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from forgetting_core.config import ExecutionConfig, ForgetConfig, LoraConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.partition import LABELS_FILE
+from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
 from infra.launch import Launcher
 from tasks.child import Job, run_job
@@ -26,6 +28,7 @@ from tests.tiny import save_model, token_rows, write_rows
 
 ROWS = 20
 """Not a multiple of the rows of a step: the last step has two rows, fewer than three ranks."""
+LORA = LoraConfig(r=4, alpha=8, dropout=0.1)
 WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
 
 
@@ -64,6 +67,13 @@ def run(launcher: Launcher, item: Job, listener: Callable[[dict[str, Any]], None
     return launcher.run(run_in_ranks if item.execution.processes > 1 else run_job, item, listener)
 
 
+def run_here(item: Job) -> None:
+    """In this process, whose state accelerate keeps otherwise."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    compute(item, Progress())
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def weights(item: Job) -> dict[str, torch.Tensor]:
     return load_file(item.out / WEIGHTS[item.config["forget"].mode])
 
@@ -77,13 +87,17 @@ def furthest(one: Job, other: Job) -> float:
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, {"mode": "full"}),
-        (3, {"mode": "full", "max_grad_norm": 0.5}),
-        (2, {"mode": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.1)}),
-        (2, {"mode": "full", "sharding": "fsdp", "gradient_checkpointing": True}),
-        (2, {"mode": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.1), "sharding": "fsdp"}),
+        pytest.param(2, {"mode": "full"}, id="two"),
+        pytest.param(2, {"mode": "lora", "lora": LORA, "sharding": "fsdp"}, id="sharded-lora"),
+        pytest.param(3, {"mode": "full", "max_grad_norm": 0.5}, id="three", marks=pytest.mark.slow),
+        pytest.param(2, {"mode": "lora", "lora": LORA}, id="lora-with-dropout", marks=pytest.mark.slow),
+        pytest.param(
+            2,
+            {"mode": "full", "sharding": "fsdp", "gradient_checkpointing": True},
+            id="sharded",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["two", "three", "lora-with-dropout", "sharded", "sharded-lora"],
 )
 def test_ranks_train_to_the_weights_of_one_process(
     launcher: Launcher, inputs: Any, tmp_path: Path, ranks: int, settings: dict[str, Any]
@@ -101,7 +115,19 @@ def test_ranks_train_to_the_weights_of_one_process(
     assert {path.relative_to(together.out) for path in together.out.rglob("*")} == names
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_what_accelerate_is_told_elsewhere_changes_no_result(
+    inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    told = job(inputs, tmp_path / "told")
+    run_here(told)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    plain = job(inputs, tmp_path / "plain")
+    run_here(plain)
+    assert furthest(told, plain) == 0
+
+
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_stopped_ranks_resume_and_end_with_the_very_weights(
     launcher: Launcher, inputs: Any, tmp_path: Path, sharding: str
 ) -> None:
@@ -126,6 +152,7 @@ def test_stopped_ranks_resume_and_end_with_the_very_weights(
     assert furthest(undisturbed, disturbed) == 0
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_ranks(launcher: Launcher, inputs: Any, tmp_path: Path) -> None:
     alone = job(inputs, tmp_path / "alone", epochs=3)
     run(launcher, alone)
@@ -147,7 +174,10 @@ def test_what_a_rank_raises_reaches_the_run_and_ends_the_others(
     assert ranks_of(diverging) == []
 
 
-@pytest.mark.parametrize("victim", ["child", "launcher", "rank"])
+@pytest.mark.parametrize(
+    "victim",
+    ["rank", pytest.param("child", marks=pytest.mark.slow), pytest.param("launcher", marks=pytest.mark.slow)],
+)
 def test_no_rank_survives_a_kill(launcher: Launcher, inputs: Any, tmp_path: Path, victim: str) -> None:
     endless = job(inputs, tmp_path, ranks=2, epochs=100000)
     training = threading.Event()
