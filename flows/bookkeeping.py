@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect.runtime import flow_run
 
+from flows.display import metric_columns
 from flows.outcome import Outcome
 from forgetting_core.config import Recipe, identity
 from infra.curves import CurveSender
@@ -23,7 +24,6 @@ from tasks.report_page import show_report
 
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
-_NOT_HEADLINE = ("_stderr", "/tokens")
 logger = logging.getLogger(__name__)
 
 
@@ -78,7 +78,7 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
     """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     states = [result.state for result in outcome.steps.values()]
     values = numbers(outcome.metrics)
-    headline = [name for name in values if name.startswith("forget/") and not name.endswith(_NOT_HEADLINE)]
+    headline = [f"forget/{task}/{name}" for task, name in metric_columns([outcome.metrics["forget"]])]
     metrics = {
         **values,
         "steps_ran": float(states.count("ran")),

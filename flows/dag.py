@@ -19,8 +19,9 @@ from forgetting_core.config import (
     SftConfig,
     TrainingConfig,
 )
+from forgetting_core.evaluation import HELD_OUT
 from infra.sources import Ref, Unresolved
-from tasks.evaluate import EVALUATE
+from tasks.evaluate import EVALUATE, HeldOutConfig, label_of
 from tasks.forget import FORGET
 from tasks.partition import PARTITION
 from tasks.prepare import PREPARE
@@ -77,13 +78,13 @@ class Walker(Protocol):
     def data(self, recipe: Recipe, field: str) -> Ref | Unresolved | None:
         """The raw data files under `data.train` or `data.reference`."""
 
-    def tasks(self, recipe: Recipe) -> Ref | Unresolved | None:
-        """The local benchmark files that `evaluate.tasks` read."""
+    def tasks(self, recipe: Recipe, task: str) -> Ref | Unresolved | None:
+        """The local files that one of `evaluate.tasks` reads."""
 
 
 def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     """Visit every step in an order in which inputs come first; on request only as far as the scores."""
-    base, tokenizer, raw, trusted, tasks = _sources(recipe, to)
+    base, tokenizer, raw, trusted, benchmarks = _sources(recipe, to)
     named = recipe.reference.model
     reference: Input = to.model(named, "reference.model") if named else None
 
@@ -135,12 +136,14 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
             },
         )
 
+    evaluations = _evaluations(recipe, to, benchmarks, split["validation"])
     metrics = {
-        name: to.step(
-            StepCall(f"evaluate[{name}]", EVALUATE, _evaluate_config(recipe)),
-            {"base": base, "checkpoint": checkpoints[name], "validation": split["validation"], "tasks": tasks},
+        f"{name},{task}": to.step(
+            StepCall(label_of(name, task), EVALUATE, config),
+            {"base": base, "checkpoint": checkpoints[name], **inputs},
         )
-        for name in (*recipe.baselines, "forget")
+        for name in models_of(recipe)
+        for task, (config, inputs) in evaluations.items()
     }
     to.step(
         StepCall("report", REPORT, {"recipe": recipe}, delivered=True),
@@ -155,8 +158,13 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     )
 
 
+def models_of(recipe: Recipe) -> tuple[str, ...]:
+    """The models that are evaluated, the recipe's own last."""
+    return (*recipe.baselines, "forget")
+
+
 def _sources(recipe: Recipe, to: Walker) -> tuple[Input, Input, Input, Input, Input]:
-    """(base model, its tokenizer, raw train data, raw reference data, local benchmark files)."""
+    """(base model, its tokenizer, raw train data, raw reference data, the synthetic benchmark's files)."""
     if recipe.synthetic is not None:
         made = to.step(StepCall("prepare", PREPARE, {"synthetic": recipe.synthetic}), {})
         return made["base"], made["base"], made["train"], made["reference"], made["tasks"]
@@ -166,7 +174,7 @@ def _sources(recipe: Recipe, to: Walker) -> tuple[Input, Input, Input, Input, In
         to.tokenizer(recipe.model, "model"),
         to.data(recipe, "train"),
         to.data(recipe, "reference"),
-        to.tasks(recipe),
+        None,
     )
 
 
@@ -201,11 +209,24 @@ def _training_config(recipe: Recipe, objective: AnyObjective) -> dict[str, Confi
     return config
 
 
-def _evaluate_config(recipe: Recipe) -> dict[str, Config]:
-    config: dict[str, Config] = {"evaluate": recipe.evaluate}
-    if recipe.evaluate.tasks:
-        config["harness"] = Harness(version=version("lm_eval"))
-    return config
+def _evaluations(
+    recipe: Recipe, to: Walker, benchmarks: Input, validation: Node
+) -> dict[str, tuple[dict[str, Config], dict[str, Input]]]:
+    """{what a model is evaluated on: (the step's config, what it reads beside the model)}."""
+    config = recipe.evaluate
+    found: dict[str, tuple[dict[str, Config], dict[str, Input]]] = {
+        task: (
+            {
+                "evaluate": config.model_copy(update={"tasks": [task]}),
+                "harness": Harness(version=version("lm_eval")),
+            },
+            {"tasks": benchmarks or to.tasks(recipe, task)},
+        )
+        for task in config.tasks
+    }
+    if recipe.split.validation_rows:
+        found[HELD_OUT] = ({"evaluate": HeldOutConfig(dtype=config.dtype)}, {"validation": validation})
+    return found
 
 
 def _label(step: str, model: str) -> str:

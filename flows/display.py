@@ -157,16 +157,22 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
 
 
 def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
-    """(task, metric) of every value worth a column: neither standard errors nor counts."""
+    """(task, metric) of every value worth a column: neither standard errors nor counts nor parts of a mean."""
     return sorted(
         {
             (task, name)
             for tasks in models
             for task, values in tasks.items()
             for name in values
-            if not name.endswith("_stderr") and name != "tokens"
+            if not (name.endswith("_stderr") or name == "tokens" or _is_part(name, values))
         }
     )
+
+
+def _is_part(name: str, values: Mapping[str, float]) -> bool:
+    """`f1.ar` is one of those that `f1` is the mean of."""
+    whole, dot, _ = name.partition(".")
+    return bool(dot) and whole in values
 
 
 def metric_cells(tasks: Mapping[str, Mapping[str, float]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.bookkeeping import open_context, record_failure, record_success
-from flows.dag import Input, Node, walk
+from flows.dag import Input, Node, models_of, walk
 from flows.outcome import Outcome, StepFailedError
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
@@ -134,6 +134,7 @@ def _collect(walker: PrefectWalker, context: RunContext) -> Outcome:
         context.store.root,
         {label: context.used[label] for label in walker.futures if label in context.used},
         context.lineage.ui_command(),
+        models_of(context.recipe),
     )
     for label, future in walker.futures.items():
         if future.state.is_failed() or future.state.is_crashed():

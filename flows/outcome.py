@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.evaluate import metrics_by_model
 from tasks.source import code_warnings
 from tasks.spec import StepResult
 
@@ -16,6 +17,8 @@ class Outcome:
     store: str
     steps: dict[str, StepResult] = field(default_factory=dict)
     ui_command: str = ""
+    models: tuple[str, ...] = ()
+    """That the run evaluates; one that is evaluated on nothing has no metrics."""
 
     @property
     def warnings(self) -> list[str]:
@@ -25,11 +28,8 @@ class Outcome:
     @property
     def metrics(self) -> dict[str, Any]:
         """{model: {task: {metric: value}}}"""
-        return {
-            label.removeprefix("evaluate[").removesuffix("]"): result.summary["metrics"]
-            for label, result in self.steps.items()
-            if label.startswith("evaluate[")
-        }
+        found = metrics_by_model((label, result.summary) for label, result in self.steps.items())
+        return {model: found.get(model, {}) for model in self.models}
 
 
 class StepFailedError(Exception):

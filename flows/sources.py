@@ -35,13 +35,13 @@ class RecipeSources:
         (only,) = hub
         return self._sources.hub_data(only.hub, only.revision, only.split, only.name, field=f"data.{field}")
 
-    def tasks(self, recipe: Recipe) -> Ref | Unresolved | None:
+    def tasks(self, recipe: Recipe, task: str) -> Ref | Unresolved | None:
         """See `Walker.tasks`."""
-        config = recipe.evaluate
-        if config.task_dir is None or not config.tasks:
+        task_dir = recipe.evaluate.task_dir
+        if task_dir is None:
             return None
 
         def select(folder: Path) -> list[Path]:
-            return task_files(folder, config.tasks)
+            return task_files(folder, [task])
 
-        return self._sources.folder(config.task_dir, select, kind="data", field="evaluate.task_dir")
+        return self._sources.folder(task_dir, select, kind="data", field="evaluate.task_dir")

@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from prefect.logging import get_run_logger
-
 from forgetting_core.config import ExecutionConfig, Recipe, identity
 from infra.curves import CurveSender
 from infra.digests import DigestCache
@@ -145,6 +143,8 @@ CURRENT: ContextVar[RunContext] = ContextVar("forgetting_run")
 
 def log_messages(step: str, message: dict[str, Any]) -> None:
     """The listener of a run that nobody watches on a terminal: notes and states go to its page in Prefect."""
+    from prefect.logging import get_run_logger  # the planner reads this module too
+
     said = get_run_logger()
     if message["kind"] == "note":
         said.info("%s: %s", step, message["message"])

@@ -1,28 +1,65 @@
-"""evaluate: benchmarks and held-out loss of one model."""
+"""evaluate: one model on one benchmark, or its loss on held-out rows. Each is a step of its own.
 
+So a new benchmark runs alone. The price is that the model is loaded once for each: seconds for a large one.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from forgetting_core.config import Config, Dtype
 from forgetting_core.progress import Progress
 from tasks.child import Job, Summary
 from tasks.spec import StepSpec
 
 
+class HeldOutConfig(Config):
+    """The part of `evaluate` that the held-out loss depends on."""
+
+    dtype: Dtype
+
+
 def compute(job: Job, progress: Progress) -> Summary:
-    """See `forgetting_core.evaluation.evaluate.evaluate_model`."""
-    from forgetting_core.evaluation.evaluate import evaluate_model
+    """See `forgetting_core.evaluation`: `evaluate` and `held_out`."""
     from forgetting_core.models import check_adapter
 
     check_adapter(job.optional("checkpoint"), job.digests["base"])
-    return evaluate_model(
-        job.config["evaluate"],
-        base=job.path("base"),
-        checkpoint=job.optional("checkpoint"),
-        validation=job.optional("validation"),
-        task_dir=job.optional("tasks"),
-        out=job.out,
-        execution=job.execution,
-        progress=progress,
-    )
+    config = job.config["evaluate"]
+    common: dict[str, Any] = {
+        "base": job.path("base"),
+        "checkpoint": job.optional("checkpoint"),
+        "out": job.out,
+        "execution": job.execution,
+        "progress": progress,
+    }
+    if isinstance(config, HeldOutConfig):
+        from forgetting_core.evaluation.held_out import evaluate_held_out
+
+        return evaluate_held_out(dtype=config.dtype, validation=job.path("validation"), **common)
+    from forgetting_core.evaluation.evaluate import evaluate_benchmarks
+
+    return evaluate_benchmarks(config, task_dir=job.optional("tasks"), **common)
 
 
 EVALUATE = StepSpec(
-    "evaluate", version=1, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
+    "evaluate", version=2, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
 )
+
+
+def label_of(model: str, task: str) -> str:
+    """The step that evaluates `model` on `task`."""
+    return f"{EVALUATE.name}[{model},{task}]"
+
+
+def evaluated_model(label: str) -> str | None:
+    """The model that a step of this label evaluates; None for any other step."""
+    name, _, rest = label.partition("[")
+    return rest.partition(",")[0] if name == EVALUATE.name else None
+
+
+def metrics_by_model(summaries: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """{model: {task: {metric: value}}} from (label, summary) of the steps of a run, in their order."""
+    found: dict[str, dict[str, Any]] = {}
+    for label, summary in summaries:
+        if (model := evaluated_model(label)) is not None:
+            found.setdefault(model, {}).update(summary["metrics"])
+    return found

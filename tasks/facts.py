@@ -6,17 +6,13 @@ from forgetting_core.run_facts import RunFacts, StepFacts, SweepPoint
 from infra.siblings import RUNS_READ, sibling_runs
 from infra.staging import ArtifactMissingError
 from tasks.context import RunContext
+from tasks.evaluate import evaluated_model, metrics_by_model
 from tasks.records import CURVES_FILE
 from tasks.spec import StepResult
 
 RHO = ("partition", "rho")
-EVALUATED = "evaluate["
-MAY_DIFFER = {
-    "partition": ("config", *RHO),
-    "forget": ("inputs", "token_labels"),
-    "evaluate[forget]": ("inputs", "checkpoint"),
-}
-"""What the payloads of a sweep's steps may differ in."""
+MAY_DIFFER = {"partition": ("config", *RHO), "forget": ("inputs", "token_labels")}
+"""What the payloads of a sweep's steps may differ in; those that evaluate `forget`, in its checkpoint."""
 
 
 def run_facts(context: RunContext) -> RunFacts:
@@ -63,15 +59,10 @@ def _sweep(context: RunContext) -> tuple[SweepPoint, ...]:
     if context.recipe.partition.rho is None:
         return ()
     record: dict[str, Any] = context.run_record()
-    found = sibling_runs(context.store, record, RHO, MAY_DIFFER)
+    evaluations = [label for label in record["steps"] if evaluated_model(label) == "forget"]
+    may_differ = {**MAY_DIFFER, **dict.fromkeys(evaluations, ("inputs", "checkpoint"))}
+    found = sibling_runs(context.store, record, RHO, may_differ)
     return tuple(
-        SweepPoint(
-            rho,
-            {
-                label.removeprefix(EVALUATED).removesuffix("]"): commit.summary["metrics"]
-                for label, commit in commits.items()
-                if label.startswith(EVALUATED)
-            },
-        )
+        SweepPoint(rho, metrics_by_model((label, commit.summary) for label, commit in commits.items()))
         for rho, commits in sorted(found.items(), key=lambda item: float(item[0]))
     )

@@ -29,6 +29,7 @@ _COMMON: dict[str, Any] = {
     "name": "x",
     "model": _MODEL,
     "data": {"train": ["a.jsonl"], "reference": ["b.jsonl"]},
+    "split": {"validation_rows": 8},
     "baselines": ["base", "sft", "ignore", "reference", "npo", "random"],
     "evaluate": {"tasks": ["boolq"], "task_dir": "benchmarks"},
     "execution": {"micro_batch": 4},
@@ -48,6 +49,7 @@ RECIPES = {
         {
             "name": "x",
             "synthetic": {},
+            "split": {"validation_rows": 8},
             "baselines": ["base"],
             "evaluate": {"tasks": ["skills"]},
             "execution": {"micro_batch": 4},
@@ -86,8 +88,8 @@ class Recorder:
     def data(self, recipe: Recipe, field: str) -> Ref | Unresolved | None:
         return Ref(field, _digest(field), "data") if getattr(recipe.data, field) else None
 
-    def tasks(self, recipe: Recipe) -> Ref | Unresolved | None:
-        return Ref("tasks", _digest("tasks"), "data") if recipe.evaluate.task_dir else None
+    def tasks(self, recipe: Recipe, task: str) -> Ref | Unresolved | None:
+        return Ref("tasks", _digest(task), "data") if recipe.evaluate.task_dir else None
 
 
 def _content(value: Node | Ref | Unresolved) -> str:

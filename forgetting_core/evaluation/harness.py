@@ -1,7 +1,7 @@
-"""Running benchmarks through lm-evaluation-harness: its tasks, prompts, metrics and defaults, unchanged.
+"""Running benchmarks through lm-evaluation-harness.
 
-Tasks are loaded before the model, so that a wrong name or a missing file costs no time, and run one after the
-other, so that the batches of a task, and with them the last bits of its results, do not depend on which others
+They are loaded before the model, so that a wrong name or a missing file costs no time, and run one after the
+other, so that the batches of a benchmark, and with them the last bits of its results, do not depend on which others
 were asked for. The harness's bars and log lines are kept away; its warnings are counted and handed back.
 """
 
@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,99 +30,126 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forgetting_core.config import EvaluateConfig
 from forgetting_core.errors import InputError
+from forgetting_core.evaluation import tydiqa
 from forgetting_core.evaluation.local_tasks import local_tasks, write_definitions
+from forgetting_core.evaluation.protocols import Asked, set_up
 from forgetting_core.evaluation.reporting_lm import ReportingLM
 from forgetting_core.progress import Progress
 
-AUTO_BATCH = 16
-"""Requests of one forward pass when `execution.micro_batch` is `auto`."""
 BOOTSTRAP_ITERS = 1000
 """For the standard error of the few metrics that are no mean; the harness's default of 100 000 takes minutes."""
 
 
 @dataclass(frozen=True)
-class Benchmarks:
-    """Tasks that are loaded and ready to run."""
+class Benchmark:
+    """One name of `evaluate.tasks`, loaded and ready to run."""
 
+    name: str
+    tasks: list[Task | Group]
+    """Of the harness, a tag of which stands for several."""
+    asked: Asked
     manager: TaskManager
-    loaded: dict[str, list[Task | Group]]
-    """By the names of `evaluate.tasks`; a tag of the harness stands for several tasks."""
-    items: int
-    """How many will be evaluated in all."""
     offline: bool
     """Everything is read from local files, so nothing may be sent."""
+
+    @property
+    def leaves(self) -> list[Task]:
+        """The tasks, those in groups too."""
+        return [leaf for item in self.tasks for leaf in _leaves(item)]
+
+    @property
+    def items(self) -> int:
+        """How many will be evaluated."""
+        return sum(_items(task, self.asked.limit) for task in self.leaves)
 
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """What the harness answered, merged over the calls."""
+    """What the harness answered for one benchmark; keys are names of its tasks, and of groups of them."""
 
     metrics: dict[str, dict[str, Any]]
-    """Its `results`: task -> `metric,filter` -> value."""
+    """`metric,filter` -> value."""
     samples: dict[str, list[dict[str, Any]]]
     versions: dict[str, Any]
     num_fewshot: dict[str, int]
-    batch_size: int
+    generation: dict[str, dict[str, Any]]
+    """How answers were generated, where they were."""
+    asked: Asked
     warnings: Counter[str]
     """How often it said what."""
 
 
-def load_benchmarks(config: EvaluateConfig, task_dir: Path | None, scratch: Path) -> Benchmarks:
-    """Resolve and load `config.tasks`; local ones through YAMLs written into the empty folder `scratch`.
+def load_benchmarks(
+    config: EvaluateConfig,
+    task_dir: Path | None,
+    scratch: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Callable[[str], Asked],
+) -> list[Benchmark]:
+    """Resolve and load `config.tasks`, each once; local ones through YAMLs written into the empty folder `scratch`.
 
     Raises `InputError` for a task that is unknown or whose local data cannot be read.
     """
     local = [] if task_dir is None else local_tasks(task_dir, config.tasks)
     write_definitions(local, scratch)
     offline = task_dir is not None and all(task.reads_only_local_data for task in local)
+    found = []
     with _contained(offline):
         manager = TaskManager() if task_dir is None else TaskManager(include_path=scratch, include_defaults=False)
-        names = list(dict.fromkeys(config.tasks))
-        loaded = {name: _load(manager, name, task_dir) for name in names}
-    leaves = [leaf for group in loaded.values() for item in group for leaf in _leaves(item)]
-    return Benchmarks(manager, loaded, sum(_items(task, config.limit) for task in leaves), offline)
+        for name in dict.fromkeys(config.tasks):
+            members = (name,) if name in manager.task_index else tydiqa.harness_tasks(name)
+            tasks = [task for member in members for task in _load(manager, member, task_dir)]
+            benchmark = Benchmark(name, tasks, asked(name), manager, offline)
+            for leaf in benchmark.leaves:
+                set_up(leaf, config, tokenizer)
+            found.append(benchmark)
+    return found
 
 
 def run_benchmarks(
-    benchmarks: Benchmarks,
-    config: EvaluateConfig,
+    benchmarks: Sequence[Benchmark],
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    micro_batch: int | str,
     progress: Progress,
-) -> BenchmarkResults:
-    """Evaluate `model` with the harness's defaults: the few-shot number of each task, greedy, no chat template.
+) -> Iterator[BenchmarkResults]:
+    """Evaluate `model`, without its chat template; one result for each of `benchmarks`, in their order.
 
-    Seeds Python's, numpy's and torch's global generators with `config.seed`.
+    Seeds Python's, numpy's and torch's global generators before each.
     """
     # A bootstrap of this size is quicker than starting a process per core.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
-    batch_size = AUTO_BATCH if isinstance(micro_batch, str) else micro_batch
-    results = BenchmarkResults({}, {}, {}, {}, batch_size, Counter())
-    with _contained(benchmarks.offline) as warnings:
-        lm = ReportingLM(model, tokenizer, batch_size=batch_size, items=benchmarks.items, progress=progress)
-        warnings.clear()
-        for tasks in benchmarks.loaded.values():
+    items = sum(benchmark.items for benchmark in benchmarks)
+    with _contained(all(benchmark.offline for benchmark in benchmarks)) as warnings:
+        lm = ReportingLM(model, tokenizer, items=items, progress=progress)
+        for benchmark in benchmarks:
+            warnings.clear()
+            asked = benchmark.asked
+            lm.batch_size_per_gpu = asked.batch_size
             answer = lm_eval.simple_evaluate(
                 model=lm,
-                tasks=tasks,
-                task_manager=benchmarks.manager,
-                batch_size=batch_size,
-                limit=config.limit,
+                tasks=benchmark.tasks,
+                task_manager=benchmark.manager,
+                limit=asked.limit,
                 bootstrap_iters=BOOTSTRAP_ITERS,
                 log_samples=True,
-                random_seed=config.seed,
-                numpy_random_seed=config.seed,
-                torch_random_seed=config.seed,
-                fewshot_random_seed=config.seed,
+                random_seed=asked.seeds.python,
+                numpy_random_seed=asked.seeds.numpy,
+                torch_random_seed=asked.seeds.torch,
+                fewshot_random_seed=asked.seeds.fewshot,
             )
-            results.metrics.update(answer["results"])
-            results.samples.update(answer["samples"])
-            results.versions.update(answer["versions"])
-            results.num_fewshot.update(answer["n-shot"])
-        results.warnings.update(warnings)
-    return results
+            yield BenchmarkResults(
+                metrics=answer["results"],
+                samples=answer["samples"],
+                versions=answer["versions"],
+                num_fewshot=answer["n-shot"],
+                generation={
+                    task.config.task: task.config.generation_kwargs
+                    for task in benchmark.leaves
+                    if task.config.generation_kwargs
+                },
+                asked=asked,
+                warnings=Counter(warnings),
+            )
 
 
 def _load(manager: TaskManager, name: str, task_dir: Path | None) -> list[Task | Group]:

@@ -1,17 +1,44 @@
-"""Held-out loss: how well a model predicts the responses of rows it was not trained on."""
+"""The step `evaluate` of held-out rows: how well a model predicts responses it was not trained on.
+
+Apart from the benchmarks, so that it does not wait for the harness to be imported.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from forgetting_core.config import ScoreConfig
+from forgetting_core.config import Dtype, ExecutionConfig, ScoreConfig
 from forgetting_core.errors import InputError
+from forgetting_core.evaluation import HELD_OUT, METRICS_FILE
+from forgetting_core.json_files import write_json
+from forgetting_core.models import load_checkpoint, resolve_device
 from forgetting_core.progress import Progress
 from forgetting_core.scoring import token_losses
 from forgetting_core.tables import TokenRows
 from forgetting_core.token_loss import TokenLossModel
+
+
+def evaluate_held_out(
+    *,
+    base: Path,
+    checkpoint: Path | None,
+    validation: Path,
+    dtype: Dtype,
+    out: Path,
+    execution: ExecutionConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write `metrics.json` with the mean loss per response token of the split `validation`, in nats, as `held_out`.
+
+    Returns `{"metrics": …}`. Raises `NumericalError` for a loss that is not finite.
+    """
+    model = load_checkpoint(base, checkpoint, dtype=dtype, device=resolve_device(execution.device))
+    loss = held_out_loss(model, validation, micro_batch=execution.micro_batch, progress=progress)
+    write_json(out / METRICS_FILE, {HELD_OUT: loss})
+    return {"metrics": {HELD_OUT: loss}}
 
 
 def held_out_loss(

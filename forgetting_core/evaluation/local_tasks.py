@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import yaml
 
 from forgetting_core.errors import InputError
+from forgetting_core.evaluation import tydiqa
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ KNOWN_TASKS = {
     "truthfulqa_gen": KnownTask("truthfulqa/truthfulqa_gen.yaml", {"validation": "truthfulqa_gen.jsonl"}),
     "truthfulqa_mc1": KnownTask("truthfulqa/truthfulqa_mc1.yaml", {"validation": "truthfulqa_mc.jsonl"}),
     "truthfulqa_mc2": KnownTask("truthfulqa/truthfulqa_mc2.yaml", {"validation": "truthfulqa_mc.jsonl"}),
+    **{
+        name: KnownTask(
+            f"tydiqa/{name}.yaml",
+            {"validation": "tydiqa_goldp_validation.jsonl", "train": "tydiqa_goldp_train.jsonl"},
+        )
+        for name in tydiqa.TASKS
+    },
 }
 
 
@@ -44,7 +52,7 @@ class LocalTask:
     """A task as it is handed to the harness."""
 
     name: str
-    """As in `evaluate.tasks`; results are reported under it."""
+    """As the harness knows it; results are reported under it."""
     definition: Path
     """The YAML that is included."""
     overrides: Mapping[str, Any]
@@ -64,7 +72,7 @@ def task_files(task_dir: Path, tasks: Sequence[str]) -> list[Path]:
 
 
 def local_tasks(task_dir: Path, tasks: Sequence[str]) -> list[LocalTask]:
-    """The definitions of `tasks`, each once, in their order.
+    """The definitions of `tasks`, each once, in their order; a benchmark of several tasks is all of them.
 
     Raises `InputError` when the folder or one of the files is missing, when a YAML cannot be read, and when a task
     is neither an own YAML nor a known one: nothing falls back to the hub.
@@ -72,7 +80,8 @@ def local_tasks(task_dir: Path, tasks: Sequence[str]) -> list[LocalTask]:
     task_dir = task_dir.expanduser().resolve()
     if not task_dir.is_dir():
         raise InputError(f"evaluate.task_dir: {task_dir} is not a folder; give the folder with the benchmark files")
-    return [_local_task(task_dir, name) for name in dict.fromkeys(tasks)]
+    names = dict.fromkeys(name for task in tasks for name in _members(task_dir, task))
+    return [_local_task(task_dir, name) for name in names]
 
 
 def write_definitions(tasks: Sequence[LocalTask], folder: Path) -> None:
@@ -86,13 +95,17 @@ def write_definitions(tasks: Sequence[LocalTask], folder: Path) -> None:
         (folder / f"{task.name}.yaml").write_text(yaml.safe_dump(definition), encoding="utf-8")
 
 
+def _members(task_dir: Path, name: str) -> tuple[str, ...]:
+    return (name,) if (task_dir / f"{name}.yaml").is_file() else tydiqa.harness_tasks(name)
+
+
 def _local_task(task_dir: Path, name: str) -> LocalTask:
     definition = task_dir / f"{name}.yaml"
     if definition.is_file():
         return _own_task(name, definition)
     if name in KNOWN_TASKS:
         return _known_task(task_dir, name, KNOWN_TASKS[name])
-    available = sorted({*KNOWN_TASKS, *(path.stem for path in task_dir.glob("*.yaml"))})
+    available = sorted({tydiqa.TYDIQA, *KNOWN_TASKS, *(path.stem for path in task_dir.glob("*.yaml"))})
     nearest = get_close_matches(name, available) or available
     raise InputError(
         f"evaluate.tasks: no local files are known for {name!r}, and {definition} does not exist. Nearest: "

@@ -4,17 +4,15 @@ import importlib.metadata
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from forgetting_core.config import EvaluateConfig
 from forgetting_core.evaluation.harness import BenchmarkResults
-from forgetting_core.json_files import write_json
 from forgetting_core.progress import Progress
-
-PROTOCOL = "harness"
-"""0-shot unless a task says otherwise, greedy, no chat template: the defaults of lm-evaluation-harness."""
 
 
 def plain_metrics(results: dict[str, Any], progress: Progress, task: str) -> dict[str, float]:
@@ -45,43 +43,68 @@ def plain_metrics(results: dict[str, Any], progress: Progress, task: str) -> dic
 
 
 def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
-    """JSON lines, one per item and filter: `doc_id`, `doc`, `target`, `response`, `filter`, `metrics`."""
+    """Canonical JSON lines, one per item and filter, in the order of the items.
+
+    `doc_id`, `doc`, `prompt`, `target`, `response` (texts, or log-likelihoods of the choices in nats and whether
+    each is the most likely text), `filter`, `metrics`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as lines:
+    with path.open("w", encoding="utf-8", newline="\n") as lines:
         for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"])):
             record = {
                 "doc_id": sample["doc_id"],
                 "doc": sample["doc"],
+                "prompt": sample["arguments"][0][0],
                 "target": sample["target"],
                 "response": sample["filtered_resps"],
                 "filter": sample["filter"],
                 "metrics": {name: sample[name] for name in sample["metrics"]},
             }
-            lines.write(json.dumps(record, ensure_ascii=False, default=_plain) + "\n")
+            lines.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=_plain) + "\n")
 
 
-def write_protocol(path: Path, config: EvaluateConfig, results: BenchmarkResults) -> None:
-    """How the numbers were made: versions of the harness and its tasks, few-shot numbers, items, limit, dtype."""
-    write_json(
-        path,
-        {
-            "protocol": PROTOCOL,
-            "harness": "lm-evaluation-harness",
-            "harness_version": importlib.metadata.version("lm_eval"),
-            "task_versions": {task: str(version) for task, version in results.versions.items()},
-            "num_fewshot": results.num_fewshot,
-            "items": {task: evaluated_items(samples) for task, samples in results.samples.items()},
-            "limit": config.limit,
-            "dtype": config.dtype,
-            "seed": config.seed,
-            "batch_size": results.batch_size,
-            "warnings": dict(results.warnings),
+def protocol(config: EvaluateConfig, results: Sequence[BenchmarkResults]) -> dict[str, Any]:
+    """How the numbers were made, as far as they may depend on it by more than the last digits."""
+    return {
+        "name": config.protocol,
+        "harness": "lm-evaluation-harness",
+        "harness_version": importlib.metadata.version("lm_eval"),
+        "dtype": config.dtype,
+        "chat_template": False,
+        "tasks": {
+            task: {
+                "version": str(result.versions.get(task)),
+                "num_fewshot": result.num_fewshot.get(task),
+                "generation": result.generation.get(task),
+                "items": _items(samples),
+                "limit": result.asked.limit,
+                "seeds": asdict(result.asked.seeds),
+            }
+            for result in results
+            for task, samples in result.samples.items()
         },
-    )
+    }
 
 
-def evaluated_items(samples: list[dict[str, Any]]) -> int:
+def execution(results: Sequence[BenchmarkResults]) -> dict[str, Any]:
+    """What varies with the machine and the libraries: requests of one forward pass, and the harness's warnings."""
+    return {
+        "batch_size": {task: result.asked.batch_size for result in results for task in result.samples},
+        "warnings": dict(warnings(results)),
+    }
+
+
+def warnings(results: Sequence[BenchmarkResults]) -> Counter[str]:
+    """How often the harness said what."""
+    return sum((result.warnings for result in results), Counter())
+
+
+def items(results: Sequence[BenchmarkResults]) -> int:
     """Number of items; one with several filters has several samples."""
+    return sum(_items(samples) for result in results for samples in result.samples.values())
+
+
+def _items(samples: list[dict[str, Any]]) -> int:
     return len({sample["doc_id"] for sample in samples})
 
 

@@ -24,7 +24,6 @@ class ReportingLM(HFLM):  # type: ignore[misc]
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        batch_size: int,
         items: int,
         progress: Progress,
     ) -> None:
@@ -34,7 +33,7 @@ class ReportingLM(HFLM):  # type: ignore[misc]
                 "evaluate: the tokenizer has neither a bos nor an eos token, and lm-evaluation-harness needs one; "
                 "name one of its tokens as eos_token in tokenizer_config.json"
             )
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        super().__init__(pretrained=model, tokenizer=tokenizer)
         self.set_cache_hook(_Finished(items, progress))
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

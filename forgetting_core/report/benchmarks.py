@@ -1,33 +1,40 @@
 """The benchmark table: every model's metrics side by side, with standard errors and the difference against base."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetting_core.errors import InputError
+from forgetting_core.evaluation import METRICS_FILE, PROTOCOL
 
 BASE = "base"
 MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
 """The order of the columns."""
-METRICS_FILE = "metrics.json"
 STDERR = "_stderr"
 
 Metrics = dict[str, dict[str, float]]
 
 
-def read_metrics(folders: Mapping[str, Path]) -> dict[str, Metrics]:
-    """{model: {task: {metric: value}}} in the order of the table; models of other names come last, by name."""
+def read_metrics(folders: Mapping[str, Sequence[Path]]) -> dict[str, Metrics]:
+    """{model: {task: {metric: value}}} in the order of the table; models of other names come last, by name.
+
+    `folders` are the evaluations of each model.
+    """
     order = {name: place for place, name in enumerate(MODELS)}
     names = sorted(folders, key=lambda name: (order.get(name, len(order)), name))
-    return {name: _read(folders[name] / METRICS_FILE) for name in names}
+    return {
+        name: {task: values for folder in folders[name] for task, values in _read(folder / METRICS_FILE).items()}
+        for name in names
+    }
 
 
 def _read(path: Path) -> Metrics:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: Metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected the metrics of an evaluation: {error}") from error
+    return {task: values for task, values in found.items() if task != PROTOCOL}
 
 
 def benchmark_table(metrics: Mapping[str, Metrics]) -> list[dict[str, Any]]:

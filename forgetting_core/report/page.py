@@ -6,7 +6,7 @@ by its hash, browses the rows, and without it the first of them can still be rea
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,15 @@ def write_report(
     loss_base: Path,
     loss_reference: Path,
     token_labels: Path,
-    metrics: Mapping[str, Path],
+    metrics: Mapping[str, Sequence[Path]],
     facts: RunFacts,
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write `report.html` and `statistics.json`; the same inputs give the same bytes.
 
-    `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` a folder with `metrics.json` for
-    each model. `facts` are on the page only, so the artifact's content is `statistics.json`.
+    `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` the folders with a
+    `metrics.json` for each model. `facts` are on the page only, so the artifact's content is `statistics.json`.
 
     Returns `{"tokens", "negative_share"}`, and where planted noise is known `"noise"`: its tokens and share, the
     share of it called negative, chance, precision, and the ROC AUC of −influence as its detector.

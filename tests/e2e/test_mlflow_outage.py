@@ -1,6 +1,7 @@
 """MLflow goes away in mid-training: the training does not notice, and afterwards every point is there."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_training_finishes_without_mlflow_and_the_next_run_tells_it_everything(
     server.kill() if outage == "killed" else server.pause()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "the curves of 1 steps are not in MLflow" in err
+    assert re.search(r"the curves of \d+ steps are not in MLflow", err)
     assert "shows this run as running" in err
     document = json.loads(out)
     steps = document["steps"]

@@ -22,13 +22,18 @@ STEPS = {
     "forget[sft]",
     "forget[ignore]",
     "forget",
-    "evaluate[base]",
-    "evaluate[sft]",
-    "evaluate[ignore]",
-    "evaluate[forget]",
+    "evaluate[base,skills]",
+    "evaluate[base,held_out]",
+    "evaluate[sft,skills]",
+    "evaluate[sft,held_out]",
+    "evaluate[ignore,skills]",
+    "evaluate[ignore,held_out]",
+    "evaluate[forget,skills]",
+    "evaluate[forget,held_out]",
     "report",
 }
-AFTER_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for task in ("skills", "held_out")}
+AFTER_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 """What a new ρ runs: the four steps, and `ignore` where it is a baseline."""
 
 
@@ -76,8 +81,9 @@ def test_the_tables_have_the_columns_that_others_rely_on(first: dict[str, Any]) 
 def test_metrics_are_those_of_every_model(first: dict[str, Any]) -> None:
     assert first["metrics"].keys() == {"base", "sft", "ignore", "forget"}
     for model, metrics in first["metrics"].items():
-        stored = json.loads((folder(first, f"evaluate[{model}]") / "metrics.json").read_text())
-        assert stored == metrics
+        for task, values in metrics.items():
+            stored = json.loads((folder(first, f"evaluate[{model},{task}]") / "metrics.json").read_text())
+            assert stored[task] == values and ("protocol" in stored) == (task == "skills")
         assert metrics["held_out"]["loss"] > 0 and "exact_match" in metrics["skills"]
 
 
@@ -204,7 +210,7 @@ def test_equal_steps_of_one_run_are_computed_once(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "state")
     twins = ("--set", "forget={objective: sft, mode: full, dtype: float32}", "--set", "baselines=[sft]")
     document = cli.json("run", "nano", *twins, "--set", "execution.concurrent_steps=2")
-    pairs = [("forget", "forget[sft]"), ("evaluate[forget]", "evaluate[sft]")]
+    pairs = [("forget", "forget[sft]"), ("evaluate[forget,skills]", "evaluate[sft,skills]")]
     for pair in pairs:
         assert sorted(document["steps"][step]["state"] for step in pair) == ["cached", "ran"]
         assert len({document["steps"][step]["uri"] for step in pair}) == 1

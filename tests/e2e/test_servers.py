@@ -42,8 +42,9 @@ def exercise(
     first, second, third = documents
     assert set(states(first).values()) == {"ran"}
     assert set(states(second).values()) == {"cached"}
-    labelled = {"partition", "forget", "evaluate[forget]", "report"}
-    assert ran(third) == labelled | ({"forget[ignore]", "evaluate[ignore]"} & states(third).keys())
+    evaluated = {step for step in states(third) if step.startswith(("evaluate[forget,", "evaluate[ignore,"))}
+    labelled = {"partition", "forget", "report"} | evaluated
+    assert ran(third) == labelled | ({"forget[ignore]"} & states(third).keys())
     assert all(step["uri"].startswith(f"s3://{BUCKET}/{prefix}/v1/data/") for step in first["steps"].values())
     check_lineage(first, server)
     return documents

@@ -22,7 +22,8 @@ from tests.stack import GPU_RUNS, PROJECT, Running, marked, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PROCESSES = {"seaweedfs", "mlflow", "prefect", "gpu-worker", "cpu-worker"}
-SEES_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for task in ("skills", "held_out")}
+SEES_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
 SCHEDULER_LOOP = timedelta(seconds=60)

@@ -21,7 +21,8 @@ RHOS = ["0.7", "0.5", "0.3"]
 FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
 SHARED = {"prepare": 1, "split": 1, "reference": 1, "score": 2}
-SEES_RHO = {"partition", "forget[ignore]", "forget", "evaluate[ignore]", "evaluate[forget]", "report"}
+EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for task in ("skills", "held_out")}
+SEES_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 
 
 @dataclass

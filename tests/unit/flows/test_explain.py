@@ -63,7 +63,7 @@ def test_a_changed_rho_is_the_root_cause_of_a_fine_tune_that_may_run(completed: 
 
 
 def test_a_cause_far_upstream_is_followed_through_every_step_between(completed: Store) -> None:
-    found = explain("evaluate[forget]", "nano", ["synthetic.noise=0.2"], completed.root)
+    found = explain("evaluate[forget,skills]", "nano", ["synthetic.noise=0.2"], completed.root)
     assert causes(found) == [("synthetic.noise", 0.3, 0.2, ["prepare"])]
     between = ["prepare", "split", "reference", "score[base]", "score[reference]", "partition", "forget"]
     assert [step.planned.label for step in found.upstream] == between
@@ -80,8 +80,8 @@ def test_independent_causes_are_all_named_once(completed: Store) -> None:
 
 
 def test_a_list_among_the_changes_is_explained(completed: Store) -> None:
-    found = explain("evaluate[base]", "nano", ["evaluate.tasks=[]"], completed.root)
-    assert ("evaluate.tasks", ["skills"], [], ["evaluate[base]"]) in causes(found)
+    found = explain("report", "nano", ["evaluate.tasks=[]"], completed.root)
+    assert ("recipe.evaluate.tasks", ["skills"], [], ["report"]) in causes(found)
 
 
 def test_execution_settings_are_shown_as_ignored(completed: Store) -> None:

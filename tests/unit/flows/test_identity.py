@@ -12,11 +12,12 @@ OF_THE_STEP = {
     "reference": "reference",
     "score": "score[",
     "partition": "partition",
-    "evaluate": "evaluate[",
     "synthetic": "prepare",
 }
 """Part of the recipe: start of the labels of the steps that see it."""
 ONLY_REPORTED = {"name", "baselines"}
+TASK = {"boolq", "skills", "held_out"}
+"""What the recipes evaluate on."""
 SHARED_WITH_BASELINES = {*TrainingConfig.model_fields, "normalization"}
 
 
@@ -28,6 +29,13 @@ def steps_that_see(flip: Flip) -> set[str]:
     if flip.execution:
         return set()
     section = str(flip.path[0])
+    if flip.field == "evaluate.dtype":
+        return {"report", *(label for label in labels if label.startswith("evaluate["))}
+    if section == "evaluate":
+        return {
+            "report",
+            *(label for label in labels if label.startswith("evaluate[") and ",held_out" not in label),
+        }
     if section in ONLY_REPORTED:
         return {"report"}
     if section == "forget":
@@ -52,9 +60,11 @@ def below(flip: Flip, labels: set[str]) -> set[str]:
     if "prepare" in reached:
         return everything
     if "split" in reached:
-        reached |= everything - {"prepare"}
+        given = {"base"} if "reference" in everything else {"base", "reference"}
+        benchmarks = {f"evaluate[{model},{task}]" for model in given for task in TASK - {"held_out"}}
+        reached |= everything - benchmarks - {"prepare"}
     if "reference" in reached:
-        reached |= {"score[reference]", "evaluate[reference]"}
+        reached |= {"score[reference]", *(f"evaluate[reference,{task}]" for task in TASK)}
     if {"score[base]", "score[reference]"} & reached:
         reached |= {"partition", "partition[random]"}
     if "score[base]" in reached:
@@ -64,7 +74,8 @@ def below(flip: Flip, labels: set[str]) -> set[str]:
     if "partition[random]" in reached:
         reached.add("forget[random]")
     for label in reached & fine_tunes:
-        reached.add("evaluate[forget]" if label == "forget" else label.replace("forget[", "evaluate["))
+        model = label.removeprefix("forget[").removesuffix("]")
+        reached |= {f"evaluate[{model},{task}]" for task in TASK}
     if reached & (evaluations | {"partition"}):
         reached.add("report")
     return reached & everything
@@ -120,12 +131,29 @@ def test_another_rho_runs_partition_what_reads_the_labels_and_no_more() -> None:
         "forget[ignore]",
         "forget[npo]",
         "forget[random]",
-        "evaluate[forget]",
-        "evaluate[ignore]",
-        "evaluate[npo]",
-        "evaluate[random]",
+        *(
+            f"evaluate[{model},{task}]"
+            for model in ("forget", "ignore", "npo", "random")
+            for task in ("boolq", "held_out")
+        ),
         "report",
     }
+
+
+def test_another_benchmark_runs_alone() -> None:
+    before = record(RECIPES["forget"]).fingerprints
+    evaluate = {**RECIPES["forget"].evaluate.model_dump(), "tasks": ["boolq", "asdiv"]}
+    more = Recipe.model_validate({**RECIPES["forget"].model_dump(by_alias=True), "evaluate": evaluate})
+    after = record(more).fingerprints
+    models = ("base", "sft", "ignore", "reference", "npo", "random", "forget")
+    assert after.keys() - before.keys() == {f"evaluate[{model},asdiv]" for model in models}
+    assert {label for label in before if before[label] != after[label]} == {"report"}
+
+
+def test_without_benchmarks_and_validation_rows_nothing_is_evaluated() -> None:
+    nothing = {"split": {"validation_rows": 0}, "evaluate": {"tasks": []}}
+    recipe = Recipe.model_validate({**RECIPES["forget"].model_dump(by_alias=True), **nothing})
+    assert not any(label.startswith("evaluate") for label in record(recipe).fingerprints)
 
 
 def test_another_labelling_runs_partition_and_what_reads_its_labels_only() -> None:

@@ -12,17 +12,20 @@ import pyarrow as pa
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from forgetting_core.config import EvaluateConfig, ExecutionConfig
 from forgetting_core.errors import InputError, Interrupted
-from forgetting_core.evaluation.evaluate import evaluate_model
-from forgetting_core.evaluation.held_out import ratio_with_stderr
+from forgetting_core.evaluation.evaluate import evaluate_benchmarks
+from forgetting_core.evaluation.held_out import evaluate_held_out, ratio_with_stderr
+from forgetting_core.evaluation.protocols import Asked, Seeds, asked
 from forgetting_core.evaluation.records import plain_metrics
+from forgetting_core.evaluation.tydiqa import LANGUAGES, averaged
 from forgetting_core.progress import Progress
 from forgetting_core.tables import IGNORE_INDEX, SPLIT_SCHEMA, write_parquet
 
@@ -106,21 +109,38 @@ def validation(tmp_path: Path) -> Path:
 
 
 def evaluate(
-    base: Path, out: Path, tasks: Sequence[str] = (), limit: float | None = None, **kwargs: Any
+    base: Path,
+    out: Path,
+    tasks: Sequence[str],
+    limit: float | None = None,
+    *,
+    protocol: str = "harness",
+    **kwargs: Any,
 ) -> dict[str, Any]:
-    config = EvaluateConfig(tasks=list(tasks), limit=limit, dtype="float32")
-    inputs = {"checkpoint": None, "validation": None, "task_dir": None, "progress": Listener()} | kwargs
+    config = EvaluateConfig(tasks=list(tasks), limit=limit, dtype="float32", protocol=protocol)
+    inputs = {"checkpoint": None, "task_dir": None, "progress": Listener()} | kwargs
     out.mkdir(parents=True)
-    return evaluate_model(config, base=base, out=out, execution=ExecutionConfig(device="cpu"), **inputs)
+    return evaluate_benchmarks(config, base=base, out=out, execution=ExecutionConfig(device="cpu"), **inputs)
+
+
+def held_out_of(base: Path, validation: Path, out: Path, checkpoint: Path | None = None) -> dict[str, float]:
+    out.mkdir(parents=True)
+    summary = evaluate_held_out(
+        base=base,
+        checkpoint=checkpoint,
+        validation=validation,
+        dtype="float32",
+        out=out,
+        execution=ExecutionConfig(device="cpu"),
+        progress=Listener(),
+    )
+    assert json.loads((out / "metrics.json").read_text()) == summary["metrics"]
+    found: dict[str, float] = summary["metrics"]["held_out"]
+    return found
 
 
 def samples(out: Path, task: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / f"aux/samples-{task}.jsonl").read_text().splitlines()]
-
-
-def test_nothing_asked_for_gives_an_empty_object_and_loads_no_model(tmp_path: Path) -> None:
-    assert evaluate(tmp_path / "no model here", tmp_path / "out") == {"metrics": {}, "items": 0}
-    assert (tmp_path / "out/metrics.json").read_text() == "{}\n"
+    return [json.loads(line) for line in (out / f"samples/{task}.jsonl").read_text().splitlines()]
 
 
 def test_own_tasks_with_relative_files_run_and_repeat_to_the_byte(
@@ -130,12 +150,15 @@ def test_own_tasks_with_relative_files_run_and_repeat_to_the_byte(
     tasks = ["generate", "choose"]
     summary = evaluate(base, tmp_path / "a", tasks, task_dir=own_tasks, progress=progress)
     evaluate(base, tmp_path / "b", tasks, task_dir=own_tasks)
-    assert (tmp_path / "a/metrics.json").read_bytes() == (tmp_path / "b/metrics.json").read_bytes()
+    for file in ("metrics.json", "samples/choose.jsonl", "samples/generate.jsonl"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
     assert summary["items"] == 10
     assert progress.advances[-1] == (10, 10, "items")
     assert [done for done, _, _ in progress.advances] == sorted(done for done, _, _ in progress.advances)
-    assert json.loads((tmp_path / "a/metrics.json").read_text()) == summary["metrics"]
+    stored = json.loads((tmp_path / "a/metrics.json").read_text())
+    assert stored.pop("protocol")["tasks"]["generate"]["generation"] == {"max_gen_toks": 4, "until": ["\\n"]}
+    assert stored == summary["metrics"]
     assert summary["metrics"].keys() == {"choose", "generate"}
     assert summary["metrics"]["generate"].keys() == {"exact_match", "exact_match_stderr"}
 
@@ -185,7 +208,7 @@ def plain_losses(folder: Path) -> list[list[float]]:
 
 
 def test_held_out_loss_is_the_mean_over_response_tokens(base: Path, validation: Path, tmp_path: Path) -> None:
-    held_out = evaluate(base, tmp_path / "out", validation=validation)["metrics"]["held_out"]
+    held_out = held_out_of(base, validation, tmp_path / "out")
     expected = [loss for row in plain_losses(base) for loss in row]
     assert held_out["tokens"] == len(expected) == 3 + 0 + 5 + 1
     assert held_out["loss"] == pytest.approx(np.mean(expected), abs=1e-5)
@@ -196,10 +219,11 @@ def test_an_adapter_that_changes_nothing_scores_like_its_base(
 ) -> None:
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
     get_peft_model(model, LoraConfig(target_modules="all-linear")).save_pretrained(tmp_path / "adapter")
-    inputs: dict[str, Any] = {"validation": validation, "task_dir": own_tasks}
-    plain = evaluate(base, tmp_path / "a", ["choose", "generate"], **inputs)
-    adapted = evaluate(base, tmp_path / "b", ["choose", "generate"], checkpoint=tmp_path / "adapter", **inputs)
-    assert adapted == plain
+    tasks, adapter = ["choose", "generate"], tmp_path / "adapter"
+    plain = evaluate(base, tmp_path / "a", tasks, task_dir=own_tasks)
+    assert evaluate(base, tmp_path / "b", tasks, task_dir=own_tasks, checkpoint=adapter) == plain
+    plain_loss = held_out_of(base, validation, tmp_path / "c")
+    assert held_out_of(base, validation, tmp_path / "d", adapter) == plain_loss
 
 
 def test_the_error_of_the_held_out_loss_counts_rows_as_the_draws() -> None:
@@ -215,6 +239,63 @@ def test_the_error_of_the_held_out_loss_counts_rows_as_the_draws() -> None:
 
 def test_one_row_has_a_mean_without_an_error() -> None:
     assert ratio_with_stderr(np.array([6.0]), np.array([3])) == (2.0, None)
+
+
+def test_published_tydiqa_shows_an_example_cuts_contexts_and_draws_answers_by_seed(tmp_path: Path) -> None:
+    base = SHARED / "oracle/tiny_base"
+    if not base.is_dir():
+        pytest.skip(f"{SHARED}: the figures and data of the workplace are not there")
+    tasks, files = ["tydiqa_goldp_en"], {"task_dir": SHARED / "data"}
+    summary = evaluate(base, tmp_path / "a", tasks, 3, protocol="published", **files)
+    evaluate(base, tmp_path / "b", tasks, 3, protocol="published", **files)
+    assert (tmp_path / "a/samples/tydiqa_goldp_en.jsonl").read_bytes() == (
+        tmp_path / "b/samples/tydiqa_goldp_en.jsonl"
+    ).read_bytes()
+    assert summary["metrics"]["tydiqa_goldp_en"].keys() >= {"f1", "f1_stderr", "exact_match"}
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lengths = []
+    for sample in samples(tmp_path / "a", "tydiqa_goldp_en"):
+        assert sample["prompt"].count("\n\nQuestion:") == 2
+        example, asked = (part.split("\n\nQuestion:")[0] for part in sample["prompt"].split("Context: ")[1:])
+        assert sample["doc"]["context"].startswith(asked)
+        lengths += [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (example, asked)]
+        assert (
+            len(tokenizer(sample["response"][0], add_special_tokens=False)["input_ids"]) <= 55
+        )  # merges may differ
+    assert max(lengths) == 512
+    protocol = json.loads((tmp_path / "a/metrics.json").read_text())["protocol"]
+    how = protocol["tasks"]["tydiqa_goldp_en"]
+    assert protocol["name"] == "published" and how["num_fewshot"] == 1 and how["seeds"]["torch"] == 42
+    assert how["generation"]["temperature"] == 1.0 and how["generation"]["max_gen_toks"] == 50
+
+
+def test_tydiqa_is_the_mean_over_nine_languages_that_count_alike() -> None:
+    languages = {
+        language: {"f1": 0.1 * place, "f1_stderr": 0.03 if place else 0.04}
+        for place, language in enumerate(LANGUAGES)
+    }
+    found = averaged(languages)
+    assert found["f1"] == pytest.approx(0.4) and found["f1.te"] == pytest.approx(0.8)
+    assert found["f1_stderr"] == pytest.approx(np.sqrt(0.04**2 + 8 * 0.03**2) / 9)
+    del languages["fi"]["f1_stderr"]
+    assert "f1_stderr" not in averaged(languages) and "f1.fi_stderr" not in averaged(languages)
+
+
+def asked_of(task: str, **config: Any) -> Asked:
+    return asked(EvaluateConfig(tasks=[task], **config), task, micro_batch="auto", device="cpu")
+
+
+def test_a_protocol_fills_in_what_the_recipe_leaves_open() -> None:
+    assert asked_of("boolq") == Asked(None, Seeds(0, 1234, 1234, 1234), 1)
+    assert asked_of("boolq", protocol="published") == Asked(0.99, Seeds(42, 42, 42, 42), 24)
+    assert asked_of("asdiv", protocol="published").batch_size == 20
+    assert asked_of("tydiqa", protocol="published").limit == 100
+    assert asked_of("tydiqa", protocol="published", limit=3, seed=7) == Asked(3, Seeds(7, 7, 7, 7), 24)
+
+
+def test_entries_beside_the_benchmarks_cannot_be_benchmarks() -> None:
+    with pytest.raises(ValidationError, match="'held_out' is an entry of its own"):
+        EvaluateConfig(tasks=["held_out"])
 
 
 def test_metrics_keep_the_filter_only_where_it_tells_two_apart() -> None:
@@ -261,8 +342,9 @@ def test_boolq_and_asdiv_run_from_local_files_and_send_nothing(
         "boolq": ["acc", "acc_stderr"],
         "asdiv": ["acc", "acc_stderr"],
     }
-    protocol = json.loads((tmp_path / "out/aux/protocol.json").read_text())
-    assert protocol["protocol"] == "harness"
-    assert protocol["num_fewshot"] == {"asdiv": 0, "boolq": 0}
+    protocol = json.loads((tmp_path / "out/metrics.json").read_text())["protocol"]
+    assert protocol["name"] == "harness" and protocol["harness_version"]
+    asked = {task: (how["num_fewshot"], how["items"]) for task, how in protocol["tasks"].items()}
+    assert asked == {"asdiv": (0, 4), "boolq": (0, 4)}
     first = json.loads((SHARED / "data/boolq.jsonl").read_text().splitlines()[0])
     assert samples(tmp_path / "out", "boolq")[0]["doc"]["question"] == first["question"]

@@ -95,3 +95,14 @@ def test_listing_files_waits_for_neither_torch_nor_the_harness() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tydiqa_is_nine_tasks_of_two_files(tmp_path: Path) -> None:
+    files = [tmp_path / f"tydiqa_goldp_{split}.jsonl" for split in ("train", "validation")]
+    for path in files:
+        path.write_text("{}\n")
+    assert task_files(tmp_path, ["tydiqa"]) == files
+    names = [task.name for task in local_tasks(tmp_path, ["tydiqa", "tydiqa_goldp_en"])]
+    assert names == [
+        f"tydiqa_goldp_{language}" for language in ("ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te")
+    ]

@@ -51,7 +51,7 @@ class Inputs:
 
     folder: Path
     recipe: Recipe
-    metrics: dict[str, Path]
+    metrics: dict[str, list[Path]]
     noise: np.ndarray
     score: np.ndarray
     response: np.ndarray
@@ -125,10 +125,11 @@ def make_inputs(folder: Path, *, noise: bool = True, scope: str = "corpus", sour
         out=folder / "token_labels",
         progress=Progress(),
     )
-    metrics = {name: folder / f"metrics-{name}" for name in METRICS}
-    for name, path in metrics.items():
-        path.mkdir()
-        (path / "metrics.json").write_text(json.dumps(METRICS[name]))
+    metrics = {name: [folder / f"metrics-{name}-{task}" for task in tasks] for name, tasks in METRICS.items()}
+    for name, paths in metrics.items():
+        for path, (task, values) in zip(paths, METRICS[name].items(), strict=True):
+            path.mkdir()
+            (path / "metrics.json").write_text(json.dumps({task: values, "protocol": {"name": "harness"}}))
     return Inputs(folder, recipe, metrics, planted == 1, base - reference, response, hostile_ids)
 
 
@@ -254,7 +255,7 @@ def test_benchmarks_show_stderr_and_difference(html: str) -> None:
 
 def test_report_without_benchmarks_says_so(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
-    inputs.write(tmp_path / "out", metrics={"forget": tmp_path})
+    inputs.write(tmp_path / "out", metrics={"forget": [tmp_path]})
     assert "Nothing was evaluated" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 

@@ -52,7 +52,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with everything on it, all of whose names are hostile."""
     folder = tmp_path_factory.mktemp("browser")
     inputs = make_inputs(folder, source=HOSTILE_NAME)
-    for path in inputs.metrics.values():
+    for path, *_ in inputs.metrics.values():
         metrics = json.loads((path / "metrics.json").read_text())
         (path / "metrics.json").write_text(json.dumps({HOSTILE_NAME: metrics["boolq"], **metrics}))
     evaluate = inputs.recipe.evaluate.model_copy(update={"tasks": [HOSTILE_NAME]})

@@ -90,13 +90,13 @@ def test_histogram_holds_every_token(labels: list[list[int]]) -> None:
 
 def test_models_stand_in_the_usual_order(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
-    found = read_metrics(dict.fromkeys(["zeta", "forget", "alpha", "sft", "base"], tmp_path))
+    found = read_metrics({name: [tmp_path] for name in ("zeta", "forget", "alpha", "sft", "base")})
     assert list(found) == ["base", "sft", "forget", "alpha", "zeta"]
 
 
 def test_unreadable_metrics_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.json"):
-        read_metrics({"base": tmp_path})
+        read_metrics({"base": [tmp_path]})
 
 
 def test_a_model_may_lack_a_task_and_base_may_be_missing() -> None:
