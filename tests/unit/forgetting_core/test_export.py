@@ -18,7 +18,7 @@ LINEAGE = Lineage(
     base="hf://some/model@abc",
     base_digest="b" * 64,
     training={"forget.objective": "forget", "forget.lambda.t_max": 0.25},
-    rho="0.7",
+    partition={"partition.rho": "0.7"},
     data=[("split: train", "rows|1.jsonl", "d" * 64)],
     chain=[Ancestor("forget", "f" * 64, "e" * 64, "s3://bucket/v1/data/forget/x")],
 )
@@ -101,7 +101,7 @@ def test_the_card_states_the_lineage(tmp_path: Path) -> None:
         "| base model | hf://some/model@abc | " + "b" * 64,
         "| split: train | rows\\|1.jsonl | " + "d" * 64,
         "| forget | " + "f" * 64 + " | " + "e" * 64 + " | s3://bucket/v1/data/forget/x |",
-        "| rho (ρ) | 0.7 |",
+        "| partition.rho | 0.7 |",
         "| forget.lambda.t_max | 0.25 |",
     ):
         assert told in card
