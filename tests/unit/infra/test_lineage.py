@@ -1,4 +1,3 @@
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -14,11 +13,8 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
 from infra.lineage import CURRENT_ALIAS, Lineage, Produced
-from infra.lineage_mlflow import safe_key
-from infra.lineage_notes import escape_markdown, pipeline_note
-from infra.lineage_records import StepRecord, Trail
 from infra.programs import program
-from infra.public import public_data, public_text, public_uri
+from tests.lineage import produced, sha, start
 
 NOTE = "mlflow.note.content"
 
@@ -36,21 +32,6 @@ def uri(folder):
 @pytest.fixture(scope="session")
 def client(uri):
     return MlflowClient(uri, registry_uri=uri)
-
-
-def sha(text):
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def produced(name, kind="data", content=None, uri=None):
-    content = content or name
-    return Produced(name, kind, uri or f"s3://bucket/v1/data/{content}", sha(content))
-
-
-def start(uri, recipe="smollm2", **more):
-    lineage = Lineage.start(uri, experiment="forgetting", recipe=recipe, variant="ρ=0.7", **more)
-    assert lineage.degraded is None
-    return lineage
 
 
 def test_pipeline_run_and_steps_form_a_tree_in_one_experiment(uri, client):
@@ -250,24 +231,6 @@ def test_secrets_in_uris_reach_no_record(uri, folder):
     assert not [text for text in texts if secret in text]
 
 
-@pytest.mark.parametrize(
-    ("given", "public"),
-    [
-        ("s3://bucket/v1/data/score[base]/x", "s3://bucket/v1/data/score[base]/x"),
-        ("https://user:p@host:8080/a/b?x=1#f", "https://host:8080/a/b"),
-        ("s3://AK:se/cr+et@bucket/key", "s3://bucket/key"),
-        ("https://host:8080/a?mail=a@b", "https://host:8080/a"),
-        ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
-        ("s3://bucket/model@rev", "s3://bucket/model@rev"),
-        ("/data/a#b?c", "/data/a#b?c"),
-    ],
-)
-def test_public_uri_keeps_the_place_and_drops_the_rest(given, public):
-    assert public_uri(given) == public
-    assert public_text(f"from {given} on") == (f"from {public} on")
-    assert public_data({"a": [given, 1]}) == {"a": [public, 1]}
-
-
 def test_concurrent_steps_are_all_recorded(uri, client):
     lineage = start(uri)
     checkpoint = produced("checkpoint", "model", "raced")
@@ -397,26 +360,6 @@ def test_hostile_names_stay_text_in_the_tables(uri, client):
         assert len(widths) == 1
 
 
-def view_columns(client, experiment_id):
-    view = json.loads(client.get_experiment(experiment_id).tags["mlflow.sharedViewState.pipeline-runs"])
-    return json.loads(view["state"])["selectedColumns"]
-
-
-def test_experiment_says_what_it_is_and_has_a_view_that_grows_with_the_metrics(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    lineage = start(uri)
-    client = MlflowClient(uri, registry_uri=uri)
-    assert "viewStateShareKey=pipeline-runs" in client.get_experiment(lineage.experiment_id).tags[NOTE]
-    client.set_experiment_tag(lineage.experiment_id, NOTE, "edited")
-    lineage.finish("FINISHED", metrics={"forget/a/acc": 0.5}, headline=["forget/a/acc"])
-    again = start(uri)
-    again.finish("FINISHED", headline=["forget/b/acc"])
-    assert client.get_experiment(lineage.experiment_id).tags[NOTE] == "edited"
-    columns = view_columns(client, lineage.experiment_id)
-    assert columns[:2] == ["tags.`recipe`", "params.`rho`"]
-    assert columns[-2:] == ["metrics.`forget/a/acc`", "metrics.`forget/b/acc`"]
-
-
 def test_model_leads_back_to_the_raw_file_and_its_own_sha256(uri, client):
     lineage = start(uri, "walked")
     raw = Produced("train", "data", "/data/rows.jsonl", sha("listing"), (("/data/rows.jsonl", sha("bytes")),))
@@ -439,26 +382,3 @@ def test_model_leads_back_to_the_raw_file_and_its_own_sha256(uri, client):
     assert "was given" in given.tags[NOTE]
     assert f"models/{model.model_id}" in client.get_run(lineage.run_id).data.tags[NOTE]
     assert client.get_run(lineage.run_id).info.run_name == "walked ρ=0.7 · 3 ran"
-
-
-def test_escaped_text_is_one_line_without_markup():
-    assert escape_markdown("a|b *c*\n<d> & e_f") == r"a\|b \*c\* &lt;d&gt; &amp; e\_f"
-
-
-def test_table_that_does_not_fit_counts_what_is_left_out():
-    item = produced("losses")
-    records = [
-        StepRecord(f"score[{n}]", "r" * 32, "ran", None, None, {}, [], {}, outputs=[item]) for n in range(100)
-    ]
-    note = pipeline_note(Trail("1", "r" * 32, "title", records, {}), limit=3000)
-    shown = note.count("| ran")
-    assert len(note) <= 3000
-    assert note.endswith(f"{100 - shown} more in lineage.json of the pipeline run.")
-
-
-@pytest.mark.parametrize(
-    ("key", "safe"),
-    [("acc,none", "acc_none"), ("a//b/../c", "a/c"), ("/x", "x"), ("..", "_"), ("token losses", "token losses")],
-)
-def test_keys_are_made_fit_for_mlflow(key, safe):
-    assert safe_key(key) == safe
