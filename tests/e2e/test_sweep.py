@@ -70,11 +70,14 @@ def start(state: Path, *arguments: str) -> "subprocess.Popen[str]":
 def _interrupt_second(process: "subprocess.Popen[str]") -> tuple[dict[str, Any], int]:
     """Ctrl-C, for the whole process group as a terminal does it, when the second ρ begins."""
     assert process.stderr is not None
+    heard = []
     for line in process.stderr:
+        heard.append(line)
         if "(2 of 3)" in line:
             os.killpg(process.pid, signal.SIGINT)
             break
-    output, _ = process.communicate(timeout=300)
+    output, rest = process.communicate(timeout=300)
+    assert output, "".join([*heard, rest])
     return json.loads(output), process.returncode
 
 
