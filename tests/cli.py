@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ class Cli:
     def json(self, *arguments: str, status: int = 0) -> Any:
         """The document on standard output of the command with `--json`."""
         return json.loads(self.run(*arguments, "--json", status=status).stdout)
+
+
+@dataclass
+class Result:
+    """What a command has said that ran in the test's own process."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.output)
 
 
 def states(document: dict[str, Any]) -> dict[str, str]:

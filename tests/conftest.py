@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+from infra.objects import Objects
+from infra.urls import open_objects
 from tests.seaweedfs import BUCKET, SeaweedFS
 
 
@@ -42,3 +44,9 @@ def bucket_url(s3_environment: dict[str, str]) -> str:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same store twice: a folder, and S3."""
     return str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("bucket_url")
+
+
+@pytest.fixture
+def objects(url: str) -> Objects:
+    """The place below such a store."""
+    return open_objects(url)

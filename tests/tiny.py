@@ -62,6 +62,15 @@ def save_model(folder: Path, architecture: str = "llama", *, dtype: torch.dtype 
     return folder
 
 
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A token per byte: any text is encoded."""
+    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
 def token_rows(count: int, *, seed: int = 0, longest: int = 20) -> TokenRows:
     """Random rows: prompts, answers, one row without a response token and one of a single token."""
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,9 +22,7 @@ from infra.inventory import read_inventory
 from infra.objects import NotFoundError, Objects, StoreError
 from infra.pins import remove_pin, write_pin
 from infra.store import Store
-from infra.urls import open_objects
 from infra.verification import Fault, read_manifest, verify_artifact
-from tests.seaweedfs import BUCKET
 from tests.stores import make_step, record_run, write_files
 
 DAY = timedelta(hours=24)
@@ -35,14 +32,6 @@ FILES = {
     "aux/times.json": b"12:00",
     "README.md": b"read",
 }
-
-
-@pytest.fixture(params=["folder", "s3"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "folder":
-        return open_objects(str(tmp_path / "store"))
-    request.getfixturevalue("s3_environment")
-    return open_objects(f"s3://{BUCKET}/{uuid.uuid4()}/store")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Training checkpoints in a folder and in a bucket: the newest one is found, and an abandoned one goes."""
 
-import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,19 +10,9 @@ from infra.inventory import read_inventory
 from infra.objects import Objects
 from infra.store import Store
 from infra.training_checkpoints import TrainingCheckpoints
-from infra.urls import open_objects
-from tests.seaweedfs import BUCKET
 from tests.stores import write_files
 
 DAY = timedelta(hours=24)
-
-
-@pytest.fixture(params=["folder", "s3"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "folder":
-        return open_objects(str(tmp_path / "store"))
-    request.getfixturevalue("s3_environment")
-    return open_objects(f"s3://{BUCKET}/{uuid.uuid4()}/store")
 
 
 @pytest.fixture

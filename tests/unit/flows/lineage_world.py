@@ -23,6 +23,7 @@ from infra.plan import flatten
 from infra.store import Store, open_store
 from tasks.records import inputs_of, outputs_of, result_of, tags_of
 from tasks.spec import StepCall
+from tests.cli import Result
 from tests.stores import make_step, write_files
 
 RAW = Input(digest=hashlib.sha256(b"raw").hexdigest(), uri="/data/rows.jsonl")
@@ -73,22 +74,15 @@ class World:
         return MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
 
 
-@dataclass
-class Result:
-    status: int
-    output: str
-    errors: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.output)
+class LineageResult(Result):
+    """Of `forgetting lineage`."""
 
     @property
     def faults(self) -> list[tuple[str, str, str, str]]:
         return [(item["uri"], item["file"], item["expected"], item["found"]) for item in self.document["faults"]]
 
 
-Command = Callable[..., Result]
+Command = Callable[..., LineageResult]
 
 
 @pytest.fixture(scope="session")
@@ -220,12 +214,12 @@ def lineage(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: str, store: str | None = str(world.root)) -> Result:
+    def run(*arguments: str, store: str | None = str(world.root)) -> LineageResult:
         given = [] if store is None else ["--store", store]
         monkeypatch.setattr(sys, "argv", ["forgetting", "lineage", *arguments, *given])
         with pytest.raises(SystemExit) as exited:
             main()
         captured = capsys.readouterr()
-        return Result(int(exited.value.code or 0), captured.out, captured.err)
+        return LineageResult(int(exited.value.code or 0), captured.out, captured.err)
 
     return run

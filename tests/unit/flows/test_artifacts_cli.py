@@ -3,10 +3,8 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,20 +17,9 @@ from forgetting_core.models import add_adapter, load_base, save_checkpoint
 from infra.commits import Commit, Input
 from infra.digests import content_digest, file_sha256
 from infra.store import Store, open_store
+from tests.cli import Result
 from tests.stores import make_step, record_run, write_files
 from tests.tiny import save_model
-
-
-@dataclass
-class Result:
-    status: int
-    output: str
-    errors: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.output)
-
 
 Command = Callable[..., Result]
 

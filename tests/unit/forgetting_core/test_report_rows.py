@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from forgetting_core.config import Recipe
 from forgetting_core.report.page import render_page
@@ -21,6 +19,7 @@ from forgetting_core.report.token_text import TokenText
 from forgetting_core.report.token_view import STATIC_TOKENS, static_rows
 from forgetting_core.run_facts import RunFacts
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
+from tests.tiny import byte_tokenizer
 from tests.unit.forgetting_core.test_report import make_inputs
 
 DATA = re.compile(r'<script type="application/json" id="row-data">(.*?)</script>', re.DOTALL)
@@ -29,11 +28,7 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def text() -> TokenText:
-    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return TokenText(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    return TokenText(byte_tokenizer())
 
 
 def make_split(rows: list[tuple[int, int]], vocabulary: int = 256) -> ScoredSplit:

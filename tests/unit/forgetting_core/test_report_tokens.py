@@ -16,15 +16,12 @@ from forgetting_core.report.token_class import (
     class_of_text,
 )
 from forgetting_core.report.token_text import TokenText, flowing, visible
+from tests.tiny import byte_tokenizer
 
 
 @pytest.fixture(scope="module")
 def byte_level() -> TokenText:
-    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return TokenText(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    return TokenText(byte_tokenizer())
 
 
 @pytest.fixture(scope="module")
