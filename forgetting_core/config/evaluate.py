@@ -1,0 +1,31 @@
+"""What the models are measured by."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from forgetting_core.config.fields import Config, Dtype, Execution
+from forgetting_core.evaluation import RESERVED
+
+
+class EvaluateConfig(Config):
+    """Benchmarks, through lm-evaluation-harness. Held-out loss is measured when there are validation rows."""
+
+    tasks: list[str] = Field(default_factory=list)
+    protocol: Literal["harness", "published"] = "harness"
+    """`harness`: its defaults, greedy. `published`: as in the paper; `forgetting_core.evaluation.protocols`."""
+    limit: Annotated[float, Field(gt=0)] | None = None
+    """Items per task when at least 1, else a share of them; null: all, or what `published` took."""
+    task_dir: Annotated[str | None, Execution] = None
+    """Folder with local benchmark files or task YAMLs; null: the harness fetches from the hub."""
+    dtype: Dtype = "bfloat16"
+    seed: int | None = None
+    """Of every draw, such as few-shot examples and sampled answers; null: the protocol's own."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _not_reserved(cls, tasks: list[str]) -> list[str]:
+        for name in RESERVED:
+            if name in tasks:
+                raise ValueError(f"{name!r} is an entry of its own beside the benchmarks; rename the task")
+        return tasks
