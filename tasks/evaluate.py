@@ -41,7 +41,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 
 EVALUATE = StepSpec(
-    "evaluate", version=2, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
+    "evaluate", version=3, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
 )
 
 

@@ -1,0 +1,99 @@
+"""What a model scored on each item of an evaluation, from the samples stored beside its metrics."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forgetting_core.errors import InputError
+from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES
+
+Column = tuple[str, str]
+"""(task, metric)"""
+
+
+@dataclass(frozen=True)
+class Items:
+    """One metric, item by item; the weighted mean is the metric."""
+
+    values: np.ndarray
+    """(items,) float64"""
+    weights: np.ndarray
+    """(items,) float64"""
+    asked: str
+    """Digest of what was asked, in which order: equal for models that can be paired."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one task, or on several that are one benchmark."""
+
+    metrics: dict[str, dict[str, float]]
+    """{task: {metric: value, metric_stderr: value}}"""
+    items: dict[Column, Items]
+    """Of those metrics that are a mean over items."""
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The artifact of a step `evaluate`. Raises `InputError` for a file that is none of an evaluation."""
+    metrics = {task: values for task, values in _json(folder / METRICS_FILE).items() if task != PROTOCOL}
+    samples = {path.stem: list(_lines(path)) for path in sorted((folder / SAMPLES).glob("*.jsonl"))}
+    items = {}
+    for task, values in metrics.items():
+        files = [samples[task]] if task in samples else list(samples.values())
+        for metric, value in values.items():
+            if (found := _items(files, metric, value)) is not None:
+                items[task, metric] = found
+    return Evaluation(metrics, items)
+
+
+def _items(files: list[list[dict[str, Any]]], metric: str, value: float) -> Items | None:
+    """The items whose mean `value` is, be it over all of them or, like TyDi QA's, over the means of files."""
+    chosen = [[line for line in lines if _value(line, metric) is not None] for lines in files]
+    if not chosen or not all(chosen):
+        return None
+    lines = [line for file in chosen for line in file]
+    values = np.array([_value(line, metric) for line in lines], np.float64)
+    each = np.array([line.get("weight", 1.0) for line in lines], np.float64)
+    alike = np.concatenate([np.full(len(file), 1 / len(file)) for file in chosen])
+    for weights in (each, alike):
+        if np.isclose(np.average(values, weights=weights), value, rtol=1e-6, atol=1e-9):
+            return Items(values, weights, _digest(lines))
+    return None
+
+
+def _value(line: Mapping[str, Any], metric: str) -> float | None:
+    """The line's part of `metric`, which names the filter where a task has several; None for a line without one."""
+    name, _, filter_ = metric.partition(".")
+    found = line["metrics"].get(metric if metric in line["metrics"] else name)
+    if filter_ and metric not in line["metrics"] and line.get("filter") != filter_:
+        return None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _digest(lines: list[dict[str, Any]]) -> str:
+    asked = [[line["doc_id"], line.get("doc")] for line in lines]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected the metrics of an evaluation: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object of metrics by task, found {type(found).__name__}")
+    return found
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}: expected a sample as JSON: {error}") from error
