@@ -1,6 +1,7 @@
 """The books of a run: what it opens before it walks the DAG, and what it writes down when it has ended."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from prefect.runtime import flow_run
@@ -20,24 +21,35 @@ from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
-from tasks.report_page import show_report
+from tasks.report_page import COMPARISON_PAGE, show_report
+from tasks.spec import StepResult
 
 DRAIN_SECONDS = 10.0
 """How long the end of a run may wait until MLflow has the last points of the curves."""
 logger = logging.getLogger(__name__)
 
 
-def open_context(recipe: Recipe, settings: Settings, *, upstream_only: bool = False) -> RunContext:
-    """Connect to the store and the lineage."""
+def open_context(
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    command: str = "run",
+    variant: str | None = None,
+    params: Mapping[str, object] | None = None,
+) -> RunContext:
+    """Connect to the store and the lineage.
+
+    `variant` is what is special about the run, by default how tokens are chosen; `params` go with it.
+    """
     made_by = provenance()
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
         recipe=recipe.name,
-        variant="upstream" if upstream_only else recipe.partition.rule,
-        params={} if upstream_only else _told(recipe),
+        variant=recipe.partition.rule if variant is None else variant,
+        params=_told(recipe) if variant is None else params,
         tags={
-            "mlflow.source.name": f"forgetting run {recipe.name}",
+            "mlflow.source.name": f"forgetting {command} {recipe.name}",
             "mlflow.source.git.commit": made_by["git_commit"],
             "git_dirty": made_by["git_dirty"],
             "host": made_by["host"],
@@ -105,6 +117,14 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
         summary={"recipe": identity(recipe), "store": context.store.root},
     )
     show_report(context.store, context.lineage, outcome.steps["report"].ref.uri)
+
+
+def record_comparison(context: RunContext, result: StepResult) -> None:
+    """The comparison completed: its page and its differences are what MLflow shows of it."""
+    metrics = numbers({"difference": result.summary["differences"]})
+    context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
+    _end(context, "FINISHED", metrics=metrics, summary={"store": context.store.root})
+    show_report(context.store, context.lineage, result.ref.uri, COMPARISON_PAGE)
 
 
 def record_failure(context: RunContext) -> None:

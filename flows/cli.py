@@ -130,6 +130,42 @@ def sweep(
 
 
 @app.command()
+def compare(
+    recipe: RecipeArgument,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Training seeds separated by commas; three from the recipe's own when left out."),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Models separated by commas, beside `forget`: base, reference, sft, ignore, npo, random."
+            " All but npo and random when left out."
+        ),
+    ] = None,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare forgetting with its baselines: one run per training seed, one table with paired differences.
+
+    Example: `forgetting compare demo --seeds 42,43,44`
+    """
+    Settings.from_environment(store=store).prepare_environment()
+    from flows.run_compare import compare_recipe
+
+    chosen = [name.strip() for name in models.split(",")] if models else None
+    raise typer.Exit(compare_recipe(recipe, _seeds(seeds), chosen, set_ or [], store, as_json))
+
+
+def _seeds(given: str | None) -> list[int] | None:
+    try:
+        return [int(seed) for seed in given.split(",")] if given else None
+    except ValueError:
+        raise InputError(f"--seeds: {given!r}; expected whole numbers separated by commas, such as 42,43") from None
+
+
+@app.command()
 def lineage(
     model: Annotated[
         str | None,

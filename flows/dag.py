@@ -21,6 +21,7 @@ from forgetting_core.config import (
 )
 from forgetting_core.evaluation import HELD_OUT
 from infra.sources import Ref, Unresolved
+from tasks.compare import COMPARE
 from tasks.evaluate import EVALUATE, HeldOutConfig, label_of
 from tasks.forget import FORGET
 from tasks.partition import PARTITION
@@ -31,7 +32,9 @@ from tasks.score import SCORE
 from tasks.spec import StepCall
 from tasks.split import SPLIT
 
-SPECS = {spec.name: spec for spec in (PREPARE, SPLIT, REFERENCE, SCORE, PARTITION, FORGET, EVALUATE, REPORT)}
+SPECS = {
+    spec.name: spec for spec in (PREPARE, SPLIT, REFERENCE, SCORE, PARTITION, FORGET, EVALUATE, REPORT, COMPARE)
+}
 """Every kind of step by its name."""
 AnyObjective = ForgetConfig | IgnoreConfig | SftConfig
 
@@ -139,7 +142,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     evaluations = _evaluations(recipe, to, benchmarks, split["validation"])
     metrics = {
         f"{name},{task}": to.step(
-            StepCall(label_of(name, task), EVALUATE, config),
+            StepCall(label_of(name, task), EVALUATE, config, delivered=True),
             {"base": base, "checkpoint": checkpoints[name], **inputs},
         )
         for name in models_of(recipe)

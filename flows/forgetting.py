@@ -64,7 +64,7 @@ def forgetting(
     end_with_worker()
     loaded = load_recipe(find_recipe(recipe), overrides or [])
     settings = Settings.from_environment(store=store, work_dir=loaded.execution.work_dir)
-    context = open_context(loaded, settings, upstream_only=upstream_only)
+    context = open_context(loaded, settings, variant="upstream" if upstream_only else None)
     token = CURRENT.set(context)
     LAUNCHED.get()(context.launcher)
     try:

@@ -1,52 +1,29 @@
-"""One run per ρ, one after the other, so that the steps that do not see ρ are computed once.
-
-Each ρ is a flow run and an MLflow pipeline run of its own. Nothing is kept but what the runs keep: a sweep that was
-stopped is continued by starting it again.
-"""
+"""One run per ρ, one after the other, so that the steps that do not see ρ are computed once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.forgetting import forgetting
-from flows.outcome import Outcome
+from flows.group import GroupFailedError, GroupOutcome, run_members
 from flows.recipes import find_recipe
 from flows.sweep_plot import plot_sweep
 from forgetting_core.config import canonical_share
 from forgetting_core.errors import InputError
 from forgetting_core.recipe import load_recipe
-from infra.launch import Launcher
 from infra.settings import Settings
-from infra.sources import SourceError
-from tasks.context import LAUNCHED, LISTENER
 
 SWEPT = "partition.rho"
 
 
 @dataclass
-class SweepOutcome:
-    """What a sweep did; a ρ in neither `runs` nor `failures` was not started before an interruption."""
+class SweepOutcome(GroupOutcome):
+    """What a sweep did; its members are the values of ρ."""
 
-    sweep_id: str
-    """Its flow run: the tag `prefect_parent_flow_run_id` of its MLflow runs."""
-    rhos: list[str]
-    runs: dict[str, Outcome] = field(default_factory=dict)
-    failures: dict[str, Exception] = field(default_factory=dict)
-    interrupted: bool = False
     plot: Path | None = None
     """SVG, a PNG of the same name beside it; None without metrics."""
-
-
-class SweepFailedError(Exception):
-    """A ρ failed or the sweep was interrupted; `outcome` holds what was done."""
-
-    def __init__(self, outcome: SweepOutcome) -> None:
-        failed = ", ".join(outcome.failures)
-        super().__init__("the sweep was interrupted" if outcome.interrupted else f"failed for rho {failed}")
-        self.outcome = outcome
 
 
 def rho_values(given: Sequence[str]) -> list[str]:
@@ -80,47 +57,20 @@ def check_sweep(recipe: str, rhos: Sequence[str], overrides: Sequence[str]) -> l
 def sweep(
     recipe: str, rhos: list[str], overrides: list[str] | None = None, store: str | None = None
 ) -> SweepOutcome:
-    """Run `recipe` for each of `rhos`. A ρ that fails does not take the others down; an interruption ends it all.
+    """Run `recipe` for each of `rhos`; see `flows.group.run_members`.
 
-    Raises `InputError` and `SourceError` for what is wrong with the recipe, `SweepFailedError` at the end.
+    Raises `InputError` and `SourceError` for what is wrong with the recipe, `GroupFailedError` at the end.
     """
     values = check_sweep(recipe, rhos, overrides or [])
-    outcome = SweepOutcome(str(flow_run.id), values)
-    for place, rho in enumerate(values, start=1):
-        LISTENER.get()("sweep", {"kind": "note", "message": f"ρ = {rho} ({place} of {len(values)})"})
-        stopped = _run_one(outcome, recipe, rho, overrides or [], store)
-        if stopped and outcome.runs.keys() != set(values):
-            outcome.interrupted = True
-            break
+    outcome = SweepOutcome("rho", str(flow_run.id), values)
+    run_members(outcome, recipe, {rho: with_rho(overrides or [], rho) for rho in values}, store)
     name = load_recipe(find_recipe(recipe), overrides or []).name
     folder = Settings.from_environment().state_dir / "sweeps"
     metrics = {rho: run.metrics for rho, run in outcome.runs.items()}
-    outcome.plot = plot_sweep(metrics, name, folder / f"{name}-{outcome.sweep_id}.svg")
+    outcome.plot = plot_sweep(metrics, name, folder / f"{name}-{outcome.group_id}.svg")
     if outcome.failures or outcome.interrupted:
-        raise SweepFailedError(outcome)
+        raise GroupFailedError(outcome)
     return outcome
-
-
-def _run_one(outcome: SweepOutcome, recipe: str, rho: str, overrides: Sequence[str], store: str | None) -> bool:
-    """One ρ, into `outcome`; whether it was asked to stop."""
-    launchers: list[Launcher] = []
-    launched = LAUNCHED.get()
-
-    def remember(launcher: Launcher) -> None:
-        launchers.append(launcher)
-        launched(launcher)
-
-    token = LAUNCHED.set(remember)
-    run = forgetting.with_options(flow_run_name=f"{recipe} ρ={rho}")
-    try:
-        outcome.runs[rho] = run(recipe, with_rho(overrides, rho), store)
-    except (InputError, SourceError):
-        raise  # not from a step: the recipe is wrong for every ρ alike
-    except Exception as error:
-        outcome.failures[rho] = error
-    finally:
-        LAUNCHED.reset(token)
-    return any(launcher.stopping.is_set() for launcher in launchers)
 
 
 def with_rho(overrides: Sequence[str], rho: str) -> list[str]:

@@ -20,7 +20,7 @@ def sweep_table(outcome: SweepOutcome) -> Table:
         table.add_column(name, justify="right")
     for task, name in columns:
         table.add_column(f"{escape(task)}\n{escape(name)}", justify="right")
-    for rho in outcome.rhos:
+    for rho in outcome.members:
         if run := outcome.runs.get(rho):
             cells = metric_cells(run.metrics["forget"], columns)
             table.add_row(rho, f"{_positive_tokens(run):,}", *_states(run), *cells)

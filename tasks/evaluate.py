@@ -50,10 +50,17 @@ def label_of(model: str, task: str) -> str:
     return f"{EVALUATE.name}[{model},{task}]"
 
 
+def evaluation_of(label: str) -> tuple[str, str] | None:
+    """(model, task) that a step of this label evaluates; None for any other step."""
+    name, _, rest = label.removesuffix("]").partition("[")
+    model, _, task = rest.partition(",")
+    return (model, task) if name == EVALUATE.name else None
+
+
 def evaluated_model(label: str) -> str | None:
     """The model that a step of this label evaluates; None for any other step."""
-    name, _, rest = label.partition("[")
-    return rest.partition(",")[0] if name == EVALUATE.name else None
+    found = evaluation_of(label)
+    return found and found[0]
 
 
 def metrics_by_model(summaries: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

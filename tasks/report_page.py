@@ -1,4 +1,4 @@
-"""Where people look for the finished page: among the artifacts of the pipeline run in MLflow."""
+"""Where people look for a finished page: among the artifacts of the pipeline run in MLflow."""
 
 import logging
 
@@ -7,14 +7,15 @@ from infra.objects import StoreError
 from infra.store import Store
 
 PAGE = "report.html"
+COMPARISON_PAGE = "comparison.html"
 logger = logging.getLogger(__name__)
 
 
-def show_report(store: Store, lineage: Lineage, uri: str) -> None:
-    """Log the page of the report at `uri`, of this run or cached; without it the run is no less complete."""
+def show_report(store: Store, lineage: Lineage, uri: str, page: str = PAGE) -> None:
+    """Log the page of the artifact at `uri`, of this run or cached; without it the run is no less complete."""
     try:
-        text = store.read_file(uri, PAGE).decode()
+        text = store.read_file(uri, page).decode()
     except StoreError as error:
         logger.warning("MLflow does not get the report: %s", error)
     else:
-        lineage.log_text(PAGE, text)
+        lineage.log_text(page, text)

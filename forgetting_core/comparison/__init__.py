@@ -6,4 +6,6 @@ it, `page` and `charts` show it.
 
 from forgetting_core.comparison.paired import Difference, paired_difference
 
-__all__ = ["Difference", "paired_difference"]
+COMPARISON_FILE = "comparison.json"
+
+__all__ = ["COMPARISON_FILE", "Difference", "paired_difference"]

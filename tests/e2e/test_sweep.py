@@ -90,7 +90,7 @@ def test_ctrl_c_stops_the_whole_sweep(swept: Swept) -> None:
     done, stopped, never = (swept.interrupted["runs"][rho] for rho in RHOS)
     assert set(states(done).values()) == {"ran"}
     assert stopped["error"] == "partition: interrupted"
-    assert never == {"error": "not started: the sweep was interrupted", "steps": {}}
+    assert never == {"error": "not started: interrupted before its turn", "steps": {}}
 
 
 def test_steps_that_do_not_see_rho_run_once(swept: Swept) -> None:

@@ -1,0 +1,73 @@
+"""Charts of a comparison: differences with their intervals and seeds, and training curves over the seeds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from forgetting_core.report.charts import INK, chart
+from forgetting_core.report.curves import CURVES, Curve, thinned
+from forgetting_core.report.model_charts import LOOKS
+from forgetting_core.report.token_text import visible
+
+WIDTH = 4.6
+UNKNOWN_LOOK = {"color": INK, "linestyle": "-", "marker": "o"}
+
+
+def difference_chart(line: Mapping[str, Any], against: str) -> str:
+    """SVG of one metric: for each model its difference to `against`, the interval, and a faint dot per seed."""
+    differences = line["differences"]
+    name = f"difference-{line['task']}-{line['metric']}"
+    with chart(name, WIDTH, 0.9 + 0.34 * len(differences)) as drawn:
+        axes = drawn.axes
+        for place, (model, found) in enumerate(differences.items()):
+            look = LOOKS.get(model, UNKNOWN_LOOK)
+            seeds = list(found["per_seed"].values())
+            axes.plot(seeds, [place] * len(seeds), "o", color=look["color"], alpha=0.35, markersize=4)
+            axes.plot([found["low"], found["high"]], [place, place], color=look["color"], linewidth=1.6)
+            axes.plot(found["mean"], place, color=look["color"], marker=look["marker"], markersize=6)
+        axes.axvline(0, color=INK, linewidth=1, linestyle="--")
+        axes.set_yticks(range(len(differences)), list(differences))
+        axes.set_ylim(len(differences) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−"))
+        axes.set_title(visible(f"{line['task']} {line['metric']}, minus {against}"), loc="left", fontsize=10)
+    return drawn.svg
+
+
+Curves = Mapping[str, Mapping[str, list[Curve]]]
+"""{model: {quantity: a curve per seed}}"""
+
+
+def curve_charts(curves: Curves) -> list[str]:
+    """An SVG per quantity: means over the seeds, a band from the lowest seed to the highest."""
+    return [
+        _curve_chart(name, {model: of[name] for model, of in curves.items() if name in of})
+        for name in CURVES
+        if any(name in of for of in curves.values())
+    ]
+
+
+def _curve_chart(name: str, of_models: Mapping[str, list[Curve]]) -> str:
+    with chart(f"curve-{name}", WIDTH, 2.9) as drawn:
+        for model, seeds in of_models.items():
+            look = LOOKS.get(model, UNKNOWN_LOOK)
+            few = [thinned(curve) for curve in seeds]
+            shortest = min(few, key=lambda curve: len(curve.steps))
+            values = np.stack([curve.values[: len(shortest.steps)] for curve in few])
+            steps = shortest.steps
+            drawn.axes.fill_between(
+                steps, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.15, linewidth=0
+            )
+            every = max(1, len(steps) // 8)
+            drawn.axes.plot(
+                steps, values.mean(axis=0), label=model, **look, linewidth=1.6, markersize=4, markevery=every
+            )
+        drawn.axes.set_title(CURVES[name], loc="left", fontsize=10)
+        drawn.axes.set_xlabel("optimizer step")
+        drawn.axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        handles, names = drawn.axes.get_legend_handles_labels()
+        drawn.figure.legend(handles, names, loc="outside upper left", ncols=5, handlelength=3, columnspacing=1.2)
+    return drawn.svg
