@@ -73,7 +73,7 @@ def _inputs(store: Store, seed: int, flow_run_id: str, models: Sequence[str], cu
         if (evaluation := evaluation_of(label)) is not None and evaluation[0] in models:
             found[evaluation_input(seed, *evaluation)] = Ref(commit.uri, commit.digest)
         trained = model_of(label) if used["step"] == FORGET.name else None
-        if trained in models and (curves := _curves(store, commit, curves_dir)) is not None:
+        if trained is not None and trained in models and (curves := _curves(store, commit, curves_dir)) is not None:
             found[curves_input(seed, trained)] = curves
     if not any(name.startswith("evaluation") for name in found):
         raise StoreError(

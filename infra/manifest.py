@@ -17,7 +17,7 @@ from infra.fingerprint import canonical_json
 from infra.objects import StoreError, check_key
 
 MANIFEST = "manifest.json"
-AUX_FILES = ("README.md", "report.html")
+AUX_FILES = ("README.md", "report.html", "comparison.html")
 """For people, and about the run as well: at the top of an artifact, not of its content."""
 Role = Literal["identity", "aux"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -32,7 +32,8 @@ def write_comparison(
     """Write `comparison.json`, the form of `table.compare`, and `comparison.html`; same inputs, same bytes.
 
     `evaluations` are {seed: {model: artifacts of `evaluate`}}, `curves` the `metrics.jsonl` of the fine-tunes.
-    Returns `{"differences": {model: {task: {metric: mean difference to `against`}}}}`. Raises `InputError` as `read_evaluation` and `compare` do.
+    Returns `{"differences": {model: {task: {metric: mean difference to `against`}}}}`. Raises `InputError` as
+    `read_evaluation` and `compare` do.
     """
     found = {
         seed: {model: merged([read_evaluation(folder) for folder in folders]) for model, folders in of.items()}
