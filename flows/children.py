@@ -1,4 +1,4 @@
-"""Flow runs that a flow starts on the pools and waits for: started, awaited, and cancelled should it end before them.
+"""Flow runs that a flow starts on the pools: awaited, and cancelled should it end before them.
 
 A flow that waits for hours outlives things that its runs survive too: a Prefect server that is away for a while is
 asked again until it answers, and a run that somebody deleted counts as failed.
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
@@ -102,7 +102,7 @@ def _now(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     try:
         return client.read_flow_run(run.id)
     except ObjectNotFound:
-        gone = Crashed(name="Deleted", message="somebody deleted it on the server")
+        gone: State[Any] = Crashed(name="Deleted", message="somebody deleted it on the server")
         return run.model_copy(update={"state": gone})
 
 

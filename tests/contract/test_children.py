@@ -1,25 +1,21 @@
 """A flow that waits for runs on the pools: a server that goes away, runs that are deleted, cancelling."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Completed, Running, State
+from prefect.states import Completed, Running
 
 from flows import children as module
 from flows.children import Children, account, completed
@@ -32,48 +28,22 @@ def child() -> None:
     """Only registered: these tests say themselves how its runs are doing."""
 
 
-class Server:
-    """A Prefect server with its own database on a port that stays the same."""
+@contextmanager
+def answering(status: int, port: int = 0, location: str = "") -> Iterator[int]:
+    """An HTTP server on `port` that answers everything with `status`; with `location`, that it is there."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Location", f"{location}{self.path}")
+            self.end_headers()
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--no-services"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        quiet = {"PREFECT_HOME": str(self._folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
-            )
-        until(self._answers)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=2).is_success
-        except httpx.HTTPError:
-            return False
-
-
-class Overloaded(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_error(503)
-
-
-class Forbidding(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_error(403)
+    with HTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 def until(happened: Callable[[], bool]) -> None:
@@ -83,21 +53,18 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    server.start()
-    # else Prefect's client itself tries for a minute
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_MAX_RETRIES: 0}):
-        yield server
-    server.kill()
-
-
 @pytest.fixture
-def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+def client(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.1)
-    with get_client(sync_client=True) as client:
+    # else Prefect's client itself tries for a minute
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         yield client
+
+
+@contextmanager
+def asked_at(port: int) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        yield
 
 
 def begin(client: SyncPrefectClient) -> FlowRun:
@@ -112,28 +79,31 @@ def started(runs: list[FlowRun]) -> Children:
 
 
 def test_runs_are_awaited_while_the_server_is_away(
-    server: Server, client: SyncPrefectClient, caplog: pytest.LogCaptureFixture
+    client: SyncPrefectClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = begin(client)
     ended: list[FlowRun] = []
-    context = copy_context()
-    thread = threading.Thread(target=context.run, args=(lambda: ended.append(Children().ended(run)),), daemon=True)
+    server = PREFECT_API_URL.value().removesuffix("/api")
+    with answering(307, location=server) as port:
+        pass
+
+    def says(text: str) -> bool:
+        return any(text in record.getMessage() for record in caplog.records if record.name == module.__name__)
+
+    with asked_at(port):
+        waiting = copy_context()
+    thread = threading.Thread(target=lambda: ended.append(waiting.run(Children().ended, run)), daemon=True)
     thread.start()
-    server.kill()
-    until(lambda: "Prefect's server is away" in caplog.text)
-    with HTTPServer(("127.0.0.1", server.port), Overloaded) as overloaded:
-        for _ in range(5):
-            overloaded.handle_request()
-    server.start()
-    until(lambda: "Prefect's server was away for" in caplog.text)
-    client.set_flow_run_state(run.id, Completed())
-    thread.join(SECONDS)
+    until(lambda: says("Prefect's server is away"))
+    with answering(503, port):
+        time.sleep(1)
+    assert not says("was away for")
+    with answering(307, port, location=server):
+        until(lambda: says("Prefect's server was away for"))
+        client.set_flow_run_state(run.id, Completed())
+        thread.join(SECONDS)
     assert [completed(run) for run in ended] == [True]
-    warnings = [record.getMessage()[:30] for record in caplog.records if record.name == "flows.children"]
-    assert [text for text in warnings if "server" in text] == [
-        "Prefect's server is away; it i",
-        "Prefect's server was away for ",
-    ], "once each"
+    assert caplog.text.count("Prefect's server is away") == 1
 
 
 def test_a_run_that_was_deleted_has_failed(client: SyncPrefectClient) -> None:
@@ -146,13 +116,8 @@ def test_a_run_that_was_deleted_has_failed(client: SyncPrefectClient) -> None:
 
 def test_a_server_that_refuses_is_not_asked_for_ever(client: SyncPrefectClient) -> None:
     run = begin(client)
-    with HTTPServer(("127.0.0.1", 0), Forbidding) as forbidding:
-        threading.Thread(target=forbidding.handle_request, daemon=True).start()
-        with (
-            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{forbidding.server_port}/api"}),
-            pytest.raises(httpx.HTTPStatusError, match="403"),
-        ):
-            Children().ended(run)
+    with answering(403) as port, asked_at(port), pytest.raises(httpx.HTTPStatusError, match="403"):
+        Children().ended(run)
 
 
 def test_a_call_that_fails_leaves_no_other_run_uncancelled(
