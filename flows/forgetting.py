@@ -15,7 +15,7 @@ from flows.dag import Input, Node, models_of, walk
 from flows.outcome import Outcome, StepFailedError
 from flows.recipes import find_recipe
 from flows.sources import RecipeSources
-from flows.termination import end_with_worker, ignore_further_signals
+from flows.termination import end_with_worker, ignore_further_signals, is_deployed
 from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
 from infra.settings import Settings
@@ -116,7 +116,7 @@ def _walk(
             return _collect(walker, context)
         except TerminationSignal:
             ignore_further_signals()
-            context.launcher.stop()
+            context.launcher.stop(within=settings.stop_seconds if is_deployed() else None)
             _wait(walker)
             raise
         except StepFailedError as error:

@@ -7,12 +7,17 @@ from prefect.runtime import deployment
 from infra.launch import die_with_parent
 
 
+def is_deployed() -> bool:
+    """Whether this flow run was started on a pool, and not by a command in somebody's terminal."""
+    return deployment.id is not None
+
+
 def end_with_worker() -> None:
     """Have a deployed run asked to end when its worker has died: nobody could cancel it any more.
 
     For a process pool; elsewhere the container ends.
     """
-    if deployment.id is not None:
+    if is_deployed():
         die_with_parent(signal.SIGTERM)
 
 

@@ -7,17 +7,19 @@ forked from a server that has imported the heavy libraries once.
 
 import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any
 
@@ -29,6 +31,7 @@ Target = Callable[[Any, "Channel"], Any]
 _EXIT_SECONDS = 5.0
 _STOP_GRACE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+logger = logging.getLogger(__name__)
 
 
 class Channel:
@@ -66,6 +69,8 @@ class Launcher:
         for number in range(concurrent):
             self._slots.put(number)
         self._children: set[Any] = set()
+        self._overdue: dict[Any, float] = {}
+        """Children that were killed because they did not end in so many seconds"""
         self._starting = threading.Lock()
         """Held while a child starts, so that `stop` misses none"""
         self.stopping = threading.Event()
@@ -83,7 +88,7 @@ class Launcher:
         child, is entered.
 
         `target` is a module-level function and `job` picklable. Raises `ChildDiedError` when the child ends without
-        either, `StoppedError` when `stop` was called before it began.
+        either, `StoppedError` when `stop` was called before it began, or it did not end in time then.
         """
         with self._slot() as slot, within or contextlib.nullcontext():
             on_message({"kind": "start"})
@@ -102,6 +107,7 @@ class Launcher:
             finally:
                 _end(child)
                 self._children.discard(child)
+                self._overdue.pop(child, None)
                 receiver.close()
 
     @contextlib.contextmanager
@@ -112,17 +118,29 @@ class Launcher:
         finally:
             self._slots.put(number)
 
-    def stop(self) -> None:
-        """Ask every child to save what it has and end; no further one starts."""
+    def stop(self, within: float | None = None) -> None:
+        """Ask every child to save what it has and end; no further one starts.
+
+        One that has not ended `within` so many seconds is killed with its group; None: it has the time it needs.
+        """
         self.stopping.set()
         # from a thread, since this may be called by a signal handler that interrupted the start of a child
-        threading.Thread(target=self._terminate).start()
+        threading.Thread(target=self._terminate, args=(within,)).start()
 
-    def _terminate(self) -> None:
+    def _terminate(self, within: float | None) -> None:
         with self._starting:
             children = list(self._children)
         for child in children:
             child.terminate()
+        if within is None:
+            return
+        deadline = time.monotonic() + within
+        for child in children:
+            # not `join`: the thread that listens to the child does that, and only one can
+            if not wait([child.sentinel], max(0.0, deadline - time.monotonic())):
+                logger.warning("a step's process did not end within %g s of being asked to: it is killed", within)
+                self._overdue[child] = within
+                _kill_group(child)
 
     def _listen(self, child: Any, receiver: Connection, on_message: Callable[[Message], None]) -> Any:
         while True:
@@ -130,6 +148,11 @@ class Launcher:
                 kind, value = receiver.recv()
             except EOFError:
                 child.join()
+                if child in self._overdue:
+                    raise StoppedError(
+                        f"killed: it did not end within {self._overdue[child]:g} s of being asked to;"
+                        " its last checkpoint counts"
+                    ) from None
                 raise ChildDiedError(child.exitcode) from None
             if kind == "message":
                 on_message(value)
@@ -176,9 +199,13 @@ def _end(child: Any) -> None:
         child.terminate()
         child.join(_STOP_GRACE_SECONDS)
     if child.exitcode != 0:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        _kill_group(child)
         child.join()
+
+
+def _kill_group(child: Any) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _main(target: Target, job: Any, connection: Connection, slot: int) -> None:

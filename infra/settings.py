@@ -14,6 +14,9 @@ STATE_DIR_VARIABLE = "FORGETTING_STATE_DIR"
 STORE_VARIABLE = "FORGETTING_STORE"
 LEASE_TTL_VARIABLE = "FORGETTING_LEASE_TTL"
 LEASE_TTL_SECONDS = 60.0
+STOP_VARIABLE = "FORGETTING_STOP_SECONDS"
+STOP_SECONDS = 25.0
+"""Prefect's runner kills a process that was asked to end 30 s later; the rest is for lease, slot and MLflow."""
 GPU_SLOT_VARIABLE = "FORGETTING_GPU_SLOT"
 
 
@@ -32,6 +35,8 @@ class Settings:
     work_dir: Path
     lease_ttl: float
     """Seconds after which the work of a run that shows no sign of life is taken over; 0: no leases."""
+    stop_seconds: float
+    """In which the steps of a deployed run that is asked to end may save; then they are killed."""
     gpu_slot: str | None
     """Global concurrency limit of the Prefect server that work on the device is done under; set by deployments."""
 
@@ -53,7 +58,8 @@ class Settings:
             store_url=store_url,
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir / 'mlflow.db'}",
             work_dir=Path(work_dir).resolve() if work_dir else state_dir / "work",
-            lease_ttl=_lease_ttl(),
+            lease_ttl=_seconds(LEASE_TTL_VARIABLE, LEASE_TTL_SECONDS, "or 0 for no leases"),
+            stop_seconds=_seconds(STOP_VARIABLE, STOP_SECONDS, "or 0 to kill at once"),
             gpu_slot=os.environ.get(GPU_SLOT_VARIABLE) or None,
         )
 
@@ -82,12 +88,12 @@ class Settings:
         self.state_dir.mkdir(parents=True, exist_ok=True)
 
 
-def _lease_ttl() -> float:
-    text = os.environ.get(LEASE_TTL_VARIABLE) or str(LEASE_TTL_SECONDS)
+def _seconds(variable: str, default: float, zero: str) -> float:
+    text = os.environ.get(variable) or str(default)
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise SettingError(f"{LEASE_TTL_VARIABLE} is {text!r}; expected seconds such as 60, or 0 for no leases")
+        raise SettingError(f"{variable} is {text!r}; expected seconds such as {default:g}, {zero}")
     return seconds

@@ -36,6 +36,8 @@ FLOWS = ["forgetting", "sweep"]
 SILENCE = timedelta(seconds=90)
 """Three heartbeats of 30 s (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in `prefect.yaml`)"""
 TELL = "forgetting: tell of failures"
+AGAIN = timedelta(minutes=1)
+"""A run is not told of twice in this time: where the server fails on an event after it has told, it starts over."""
 _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
@@ -144,7 +146,7 @@ def tell_of_failures(client: SyncPrefectClient, block: str) -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
-            within=timedelta(0),
+            within=AGAIN,
         ),
         actions=[action],
     )

@@ -1,16 +1,27 @@
 """`infra.setup` against a real Prefect server: what it makes, what it leaves alone."""
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+from uuid import uuid4
+
 import pytest
+from prefect import flow
 from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Failed, Running
 
 from infra.doctor import probe_prefect
 from infra.errors import RequestError
 from infra.setup_prefect import Plan, apply
+from tests.stack import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+SECONDS = 60
 
 
 def changed(plan: Plan | None = None) -> list[str]:
@@ -47,6 +58,59 @@ def test_failures_are_told_to_a_block_once_it_is_named() -> None:
     assert changed(Plan(notify="webhook/team")) == ["created       automation “forgetting: tell of failures”"]
     assert changed(Plan(notify="webhook/team")) == []
     assert changed() == []
+
+
+@flow(name="forgetting")
+def forgetting() -> None:
+    """Only registered."""
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the webhook `listener` is told."""
+    heard: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Webhook(url=f"http://127.0.0.1:{server.server_port}/").save("listener", overwrite=True)
+        yield heard
+        server.shutdown()
+
+
+def fail(client: SyncPrefectClient) -> FlowRun:
+    run = client.create_flow_run(forgetting, state=Running())
+    client.set_flow_run_state(run.id, Failed(message="no tokens"))
+    return run
+
+
+def of_run(told: list[str], run: FlowRun) -> list[str]:
+    return [text for text in told if run.name in text]
+
+
+def failure_of(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any] | None:
+    """The event, once the server has written it down."""
+    wanted = {"resource": {"id": [f"prefect.flow-run.{run.id}"]}, "event": {"name": ["prefect.flow-run.Failed"]}}
+    found: list[dict[str, Any]] = client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
+    return found[0] if found else None
+
+
+def test_a_failure_that_the_server_hears_of_twice_is_told_once(told: list[str]) -> None:
+    """It takes an event up again where another automation has failed on it, with a locked database say."""
+    changed(Plan(notify="webhook/listener"))
+    with get_client(sync_client=True) as client:
+        run = fail(client)
+        until(lambda: of_run(told, run) or None, "the webhook is told", SECONDS)
+        event = until(lambda: failure_of(client, run), "the event is stored", SECONDS)
+        client.request("POST", "/events", json=[{**event, "id": str(uuid4()), "follows": None}])
+        later = fail(client)
+        until(lambda: of_run(told, later) or None, "the webhook is told of the next one", SECONDS)
+    assert len(of_run(told, run)) == 1
 
 
 def test_a_pool_of_another_type_is_refused_with_what_to_do() -> None:

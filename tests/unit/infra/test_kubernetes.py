@@ -18,6 +18,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
+from infra.settings import STOP_VARIABLE
+
 FOLDER = Path(__file__).resolve().parents[3] / "infra" / "kubernetes"
 SCHEMA = "1.37"
 SECRET = "kept-out-of-every-manifest"
@@ -61,6 +63,11 @@ def name_of(manifest: Manifest) -> str:
 
 def deployments() -> list[Manifest]:
     return [manifest for manifest in resources() if manifest["kind"] == "Deployment"]
+
+
+def test_a_step_that_does_not_end_is_killed_before_its_pod_is() -> None:
+    (settings,) = [manifest for manifest in resources() if name_of(manifest) == "ConfigMap-forgetting-settings"]
+    assert float(settings["data"][STOP_VARIABLE]) < pod(job("gpu"))["terminationGracePeriodSeconds"]
 
 
 def test_kustomization_names_every_file() -> None:

@@ -46,6 +46,14 @@ def work_until_stopped(job: object, channel: Channel) -> str:
     return "saved"
 
 
+def hear_nothing(job: object, channel: Channel) -> None:
+    """As when it hangs in a library's call."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    companion = subprocess.Popen(["sleep", "60"])
+    channel.send({"kind": "working", "processes": (os.getpid(), companion.pid)})
+    time.sleep(60)
+
+
 def say_who_and_sleep(job: object, channel: Channel) -> None:
     channel.send({"kind": "pid", "pid": os.getpid()})
     time.sleep(60)
@@ -114,6 +122,29 @@ def test_stopping_asks_the_running_and_refuses_the_next(launcher: Launcher) -> N
     assert launcher.run(work_until_stopped, None, stop_when_working) == "saved"
     with pytest.raises(StoppedError):
         launcher.run(add_one, 1, ignore)
+
+
+def test_a_process_that_hears_no_request_to_end_is_killed_with_its_group(launcher: Launcher) -> None:
+    processes: list[psutil.Process] = []
+
+    def stop_when_working(message: dict[str, Any]) -> None:
+        if message["kind"] == "working":
+            processes.extend(map(psutil.Process, message["processes"]))
+            launcher.stop(within=0.5)
+
+    with pytest.raises(StoppedError, match=r"killed: .* within 0.5 s"):
+        launcher.run(hear_nothing, None, stop_when_working)
+    assert len(processes) == 2
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+
+
+def test_a_process_that_saves_in_time_is_not_killed(launcher: Launcher) -> None:
+    def stop_when_working(message: dict[str, Any]) -> None:
+        if message["kind"] == "working":
+            launcher.stop(within=60)
+
+    assert launcher.run(work_until_stopped, None, stop_when_working) == "saved"
 
 
 def test_a_process_that_says_nothing_ends_with_a_parent_that_was_killed() -> None:
