@@ -31,7 +31,7 @@ POOLS = {
     "cpu": "Sweeps: they start runs and wait.",
 }
 GPU_SLOT = "gpu-slot"
-FLOWS = ["forgetting", "sweep"]
+FLOWS = ["forgetting", "sweep", "compare"]
 """Other flows of the server may beat more slowly than ours, or not at all."""
 SILENCE = timedelta(seconds=90)
 """Three heartbeats of 30 s (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in `prefect.yaml`)"""

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
@@ -150,6 +151,26 @@ def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Ru
     # a message may come twice
     until(lambda: True if len(set(told)) == 2 else None, "the webhook is told of the child and of the sweep")
     assert all("is Failed" in text and "forget[ignore] failed" in text for text in told)
+
+
+def test_a_comparison_trains_each_seed_on_the_gpu_pool_and_leaves_its_page_in_mlflow(stack: Running) -> None:
+    parent = stack.finished(
+        stack.start("compare/compare", recipe="nano", seeds=[42, 5], models=["base", "sft", "ignore"])
+    )
+    assert parent.state_name == "Completed", parent.state
+    assert parent.work_pool_name == "cpu"
+    of_parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]))
+    children = stack.client.read_flow_runs(flow_run_filter=of_parent)
+    assert [run.state_name for run in children] == ["Completed"] * 3
+    assert stack.steps(parent) == {"compare": "Completed"}
+    (commit,) = open_store(stack.environment["FORGETTING_STORE"]).commits("compare")
+    assert {name.split(",")[0] for name in commit.inputs} >= {"evaluation:42", "evaluation:5", "curves:5"}
+    mlflow = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"])
+    experiment = mlflow.get_experiment_by_name("forgetting")
+    assert experiment is not None
+    chosen = f"tags.prefect_flow_run_id = '{parent.id}' and tags.step = 'pipeline'"
+    (run,) = mlflow.search_runs([experiment.experiment_id], chosen)
+    assert "comparison.html" in {file.path for file in mlflow.list_artifacts(run.info.run_id)}
 
 
 def most_at_once(runs: list[FlowRun]) -> int:

@@ -11,7 +11,9 @@ from prefect.settings import Settings
 from prefect.utilities.callables import parameter_schema
 
 from flows.forgetting import forgetting
-from flows.pool_sweep import RUN, UPSTREAM, pool_sweep
+from flows.pool_compare import pool_compare
+from flows.pool_group import RUN, UPSTREAM
+from flows.pool_sweep import pool_sweep
 from infra.settings import GPU_SLOT_VARIABLE
 from infra.setup_prefect import FLOWS, GPU_SLOT, POOLS
 
@@ -19,6 +21,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 ENTRYPOINTS: dict[str, Flow[Any, Any]] = {
     "flows/forgetting.py:forgetting": forgetting,
     "flows/pool_sweep.py:pool_sweep": pool_sweep,
+    "flows/pool_compare.py:pool_compare": pool_compare,
 }
 DOCUMENT = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
 DEPLOYMENTS = {item["name"]: item for item in DOCUMENT["deployments"]}
