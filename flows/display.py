@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from forgetting_core.evaluation import DIVERSITY, DIVERSITY_HEADLINE
+from forgetting_core.evaluation import is_headline
 
 SECONDS_BETWEEN_LINES = 10.0
 STATE_STYLES = {"ran": "green", "cached": "cyan", "evicted": "magenta", "failed": "bold red"}
@@ -175,9 +175,8 @@ def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[
 
 
 def headline_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
-    """`metric_columns` for where there is little room: of diversity only what stands for it."""
-    shown = {DIVERSITY: DIVERSITY_HEADLINE}
-    return [(task, name) for task, name in metric_columns(models) if name in shown.get(task, (name,))]
+    """`metric_columns` for where there is little room."""
+    return [column for column in metric_columns(models) if is_headline(*column)]
 
 
 def _is_part(name: str, values: Mapping[str, float]) -> bool:

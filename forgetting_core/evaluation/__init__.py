@@ -11,8 +11,6 @@ HELD_OUT = "held_out"
 """The entry of the loss of validation rows."""
 DIVERSITY = "diversity"
 """The entry of the answers sampled to their prompts."""
-DIVERSITY_HEADLINE = ("distinct_2", "self_bleu")
-"""Its metrics that stand for the others in a narrow table."""
 PROTOCOL = "protocol"
 RESERVED = (HELD_OUT, DIVERSITY, PROTOCOL)
 """Entries of the file that no benchmark may be called."""
@@ -20,3 +18,8 @@ SAMPLES = "samples"
 """The folder beside it: `TASK.jsonl`, a line per item."""
 INTERVALS_FILE = "intervals.json"
 """Beside it, of `diversity`: `{metric: {low, high, prompts}}`."""
+
+
+def is_headline(task: str, metric: str) -> bool:
+    """Whether it is shown where there is little room, as in sweeps: of diversity only what stands for it."""
+    return task != DIVERSITY or metric in ("distinct_2", "self_bleu")

@@ -111,7 +111,7 @@ def _protocol(config: DiversityConfig, dtype: Dtype, sampler: Sampler) -> dict[s
         "top_p": 1.0,
         "end_tokens": sampler.ends,
         "dtype": dtype,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "sacrebleu")},
+        "sacrebleu": importlib.metadata.version("sacrebleu"),
     }
 
 

@@ -20,6 +20,7 @@ LOOP_TIMES = 3
 LOOP_TOKENS = 8
 RESAMPLES = 9999
 _BLEU = BLEU(tokenize="none", effective_order=True)
+"""Of one text: exponential smoothing, and only the orders that a short answer has."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure(answers: Sequence[Answer]) -> dict[str, float]:
     written = [answer.tokens for answer in answers if not is_empty(answer)]
     found = {
         "length": float(np.mean([len(answer.tokens) for answer in answers])),
-        "empty": 1 - len(written) / len(answers),
+        "empty": (len(answers) - len(written)) / len(answers),
         "looping": sum(map(loops, written)) / len(answers),
     }
     for n in NGRAMS:
@@ -76,10 +77,7 @@ def is_empty(answer: Answer) -> bool:
 
 
 def self_bleu(answers: Sequence[Tokens]) -> float:
-    """Mean BLEU-4 of each answer with all others as its references, from 0 to 1 (Zhu et al. 2018).
-
-    sacrebleu's sentence BLEU: exponential smoothing, and the orders that a short answer has.
-    """
+    """Mean BLEU-4 of each answer with all others as its references, from 0 to 1 (Zhu et al. 2018)."""
     texts = [" ".join(map(str, tokens)) for tokens in answers]
     scores = [
         _BLEU.sentence_score(text, texts[:place] + texts[place + 1 :]).score for place, text in enumerate(texts)
