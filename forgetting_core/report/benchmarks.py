@@ -14,14 +14,14 @@ MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
 STDERR = "_stderr"
 MEANINGS = {
     (HELD_OUT, "loss"): "nats, lower is better",
-    (DIVERSITY, "distinct_1"): "different tokens / tokens",
-    (DIVERSITY, "distinct_2"): "different pairs / pairs",
-    (DIVERSITY, "distinct_3"): "different triples / triples",
+    (DIVERSITY, "distinct_1"): "higher is more diverse",
+    (DIVERSITY, "distinct_2"): "higher is more diverse",
+    (DIVERSITY, "distinct_3"): "higher is more diverse",
     (DIVERSITY, "self_bleu"): "lower is more diverse",
-    (DIVERSITY, "overlap"): "of tokens, lower is more diverse",
+    (DIVERSITY, "overlap"): "lower is more diverse",
     (DIVERSITY, "length"): "tokens",
     (DIVERSITY, "empty"): "share of answers",
-    (DIVERSITY, "looping"): "share of answers that end in a loop",
+    (DIVERSITY, "looping"): "share of answers",
 }
 """What of our own metrics does not speak for itself."""
 
