@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from prefect.runtime import flow_run
 
-from flows.display import metric_columns
+from flows.display import headline_columns
 from flows.outcome import Outcome
 from forgetting_core.config import Recipe, identity
 from infra.curves import CurveSender
@@ -90,7 +90,7 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
     """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
     states = [result.state for result in outcome.steps.values()]
     values = numbers(outcome.metrics)
-    headline = [f"forget/{task}/{name}" for task, name in metric_columns([outcome.metrics["forget"]])]
+    headline = [f"forget/{task}/{name}" for task, name in headline_columns([outcome.metrics["forget"]])]
     metrics = {
         **values,
         "steps_ran": float(states.count("ran")),

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from forgetting_core.config import (
+    BenchmarkConfig,
     Config,
     ForgetConfig,
     IgnoreConfig,
@@ -19,10 +20,10 @@ from forgetting_core.config import (
     SftConfig,
     TrainingConfig,
 )
-from forgetting_core.evaluation import HELD_OUT
+from forgetting_core.evaluation import DIVERSITY, HELD_OUT
 from infra.sources import Ref, Unresolved
 from tasks.compare import COMPARE
-from tasks.evaluate import EVALUATE, HeldOutConfig, label_of
+from tasks.evaluate import EVALUATE, HeldOutConfig, SampledConfig, label_of
 from tasks.forget import FORGET
 from tasks.partition import PARTITION
 from tasks.prepare import PREPARE
@@ -217,10 +218,11 @@ def _evaluations(
 ) -> dict[str, tuple[dict[str, Config], dict[str, Input]]]:
     """{what a model is evaluated on: (the step's config, what it reads beside the model)}."""
     config = recipe.evaluate
+    benchmark = BenchmarkConfig(**{name: getattr(config, name) for name in BenchmarkConfig.model_fields})
     found: dict[str, tuple[dict[str, Config], dict[str, Input]]] = {
         task: (
             {
-                "evaluate": config.model_copy(update={"tasks": [task]}),
+                "evaluate": benchmark.model_copy(update={"tasks": [task]}),
                 "harness": Harness(version=version("lm_eval")),
             },
             {"tasks": benchmarks or to.tasks(recipe, task)},
@@ -229,6 +231,9 @@ def _evaluations(
     }
     if recipe.split.validation_rows:
         found[HELD_OUT] = ({"evaluate": HeldOutConfig(dtype=config.dtype)}, {"validation": validation})
+    if config.diversity is not None:
+        sampled = SampledConfig(dtype=config.dtype, diversity=config.diversity)
+        found[DIVERSITY] = ({"evaluate": sampled}, {"validation": validation})
     return found
 
 

@@ -24,6 +24,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from forgetting_core.evaluation import is_headline
+
 SECONDS_BETWEEN_LINES = 10.0
 STATE_STYLES = {"ran": "green", "cached": "cyan", "evicted": "magenta", "failed": "bold red"}
 
@@ -146,27 +148,35 @@ def steps_table(steps: Mapping[str, Any], store: str) -> Table:
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    """A row per model, a column per metric, standard errors beside the values."""
-    columns = metric_columns(metrics.values())
-    table = Table("model", title="Metrics", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for task, name in columns:
-        table.add_column(f"{escape(task)}\n{escape(name)}", justify="right")
-    for model, tasks in metrics.items():
-        table.add_row(model, *metric_cells(tasks, columns))
+    """A row per metric, a column per model, standard errors beside the values."""
+    lines = metric_columns(metrics.values())
+    table = Table("", "metric", title="Metrics", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for model in metrics:
+        table.add_column(model, justify="right")
+    rows = zip(*(metric_cells(tasks, lines) for tasks in metrics.values()), strict=True)
+    last = None
+    for (task, name), cells in zip(lines, rows, strict=True):
+        table.add_row("" if task == last else escape(task), escape(name), *cells)
+        last = task
     return table
 
 
 def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
-    """(task, metric) of every value worth a column: neither standard errors nor counts nor parts of a mean."""
+    """(task, metric) of every value worth showing: no standard errors, counts (integers) or parts of a mean."""
     return sorted(
         {
             (task, name)
             for tasks in models
             for task, values in tasks.items()
-            for name in values
-            if not (name.endswith("_stderr") or name == "tokens" or _is_part(name, values))
+            for name, value in values.items()
+            if not (name.endswith("_stderr") or isinstance(value, int) or _is_part(name, values))
         }
     )
+
+
+def headline_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
+    """`metric_columns` for where there is little room."""
+    return [column for column in metric_columns(models) if is_headline(*column)]
 
 
 def _is_part(name: str, values: Mapping[str, float]) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.display import metric_columns
+from flows.display import headline_columns
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
 """{model: {task: {metric: value}}}"""
@@ -20,7 +20,7 @@ def plot_sweep(runs: Mapping[str, Metrics], title: str, path: Path) -> Path | No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    columns = metric_columns(tasks for metrics in runs.values() for tasks in metrics.values())
+    columns = headline_columns(tasks for metrics in runs.values() for tasks in metrics.values())
     if not columns:
         return None
     wide = min(len(columns), PANELS_PER_ROW)

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import metric_cells, metric_columns
+from flows.display import headline_columns, metric_cells
 from flows.failure import was_interrupted
 from flows.outcome import Outcome
 from flows.sweep import SweepOutcome
@@ -14,7 +14,7 @@ COMPARED = ("sft", "base")
 
 def sweep_table(outcome: SweepOutcome) -> Table:
     """ρ, positive tokens, how many steps ran and were cached, the metrics of `forget`; then sft and base."""
-    columns = metric_columns(tasks for run in outcome.runs.values() for tasks in run.metrics.values())
+    columns = headline_columns(tasks for run in outcome.runs.values() for tasks in run.metrics.values())
     table = Table("ρ", title="Sweep", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("positive tokens", "ran", "cached"):
         table.add_column(name, justify="right")

@@ -118,10 +118,12 @@ def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def position_limit(model: PreTrainedModel | PeftModel) -> int | None:
     """Longest sequence with position embeddings of its own; None where positions are rotary."""
-    config = model.config.get_text_config()
-    if getattr(config, "rope_parameters", None):
-        return None
-    return getattr(config, "max_position_embeddings", None)
+    return None if getattr(model.config.get_text_config(), "rope_parameters", None) else context_length(model)
+
+
+def context_length(model: PreTrainedModel | PeftModel) -> int | None:
+    """Positions that the model was made for, rotary or not; None where its config names none."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def check_lengths(model: PreTrainedModel | PeftModel, longest: int) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: one model on one benchmark, or its loss on held-out rows. Each is a step of its own.
+"""evaluate: one model on one benchmark, its loss on held-out rows, or its diversity. Each is a step of its own.
 
 So a new benchmark runs alone. The price is that the model is loaded once for each: seconds for a large one.
 """
@@ -6,7 +6,7 @@ So a new benchmark runs alone. The price is that the model is loaded once for ea
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from forgetting_core.config import Config, Dtype
+from forgetting_core.config import Config, DiversityConfig, Dtype
 from forgetting_core.progress import Progress
 from tasks.child import Job, Summary
 from tasks.spec import StepSpec
@@ -18,8 +18,15 @@ class HeldOutConfig(Config):
     dtype: Dtype
 
 
+class SampledConfig(Config):
+    """The part of `evaluate` that diversity depends on."""
+
+    dtype: Dtype
+    diversity: DiversityConfig
+
+
 def compute(job: Job, progress: Progress) -> Summary:
-    """See `forgetting_core.evaluation`: `evaluate` and `held_out`."""
+    """See `forgetting_core.evaluation`: `evaluate`, `held_out` and `diversity`."""
     from forgetting_core.models import check_adapter
 
     check_adapter(job.optional("checkpoint"), job.digests["base"])
@@ -35,6 +42,10 @@ def compute(job: Job, progress: Progress) -> Summary:
         from forgetting_core.evaluation.held_out import evaluate_held_out
 
         return evaluate_held_out(dtype=config.dtype, validation=job.path("validation"), **common)
+    if isinstance(config, SampledConfig):
+        from forgetting_core.evaluation.diversity import evaluate_diversity
+
+        return evaluate_diversity(config.diversity, dtype=config.dtype, validation=job.path("validation"), **common)
     from forgetting_core.evaluation.evaluate import evaluate_benchmarks
 
     return evaluate_benchmarks(config, task_dir=job.optional("tasks"), **common)

@@ -31,7 +31,7 @@ _COMMON: dict[str, Any] = {
     "data": {"train": ["a.jsonl"], "reference": ["b.jsonl"]},
     "split": {"validation_rows": 8},
     "baselines": ["base", "sft", "ignore", "reference", "npo", "random"],
-    "evaluate": {"tasks": ["boolq"], "task_dir": "benchmarks"},
+    "evaluate": {"tasks": ["boolq"], "task_dir": "benchmarks", "diversity": {}},
     "execution": {"micro_batch": 4},
 }
 _HUB = {"hub": "h", "revision": "r", "name": "n"}
@@ -51,7 +51,7 @@ RECIPES = {
             "synthetic": {},
             "split": {"validation_rows": 8},
             "baselines": ["base"],
-            "evaluate": {"tasks": ["skills"]},
+            "evaluate": {"tasks": ["skills"], "diversity": {}},
             "execution": {"micro_batch": 4},
         }
     ),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Items:
     """One metric, item by item; the weighted mean is the metric."""
 
     values: np.ndarray
-    """(items,) float64"""
+    """(items,) float64, NaN where the metric is not defined"""
     weights: np.ndarray
     """(items,) float64"""
     asked: str
@@ -52,27 +53,36 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def _items(files: list[list[dict[str, Any]]], metric: str, value: float) -> Items | None:
-    """The items whose mean `value` is, be it over all of them or, like TyDi QA's, over the means of files."""
-    chosen = [[line for line in lines if _value(line, metric) is not None] for lines in files]
+    """The items whose mean `value` is, be it over all of them or, like TyDi QA's, over the means of files.
+
+    An item for which the metric is not defined is NaN.
+    """
+    chosen = [[line for line in lines if _is_of(line, metric)] for lines in files]
     if not chosen or not all(chosen):
         return None
     lines = [line for file in chosen for line in file]
     values = np.array([_value(line, metric) for line in lines], np.float64)
+    defined = ~np.isnan(values)
+    if not defined.any():
+        return None
     each = np.array([line.get("weight", 1.0) for line in lines], np.float64)
     alike = np.concatenate([np.full(len(file), 1 / len(file)) for file in chosen])
     for weights in (each, alike):
-        if np.isclose(np.average(values, weights=weights), value, rtol=1e-6, atol=1e-9):
+        if np.isclose(np.average(values[defined], weights=weights[defined]), value, rtol=1e-6, atol=1e-9):
             return Items(values, weights, _digest(lines))
     return None
 
 
-def _value(line: Mapping[str, Any], metric: str) -> float | None:
-    """The line's part of `metric`, which names the filter where a task has several; None for a line without one."""
-    name, _, filter_ = metric.partition(".")
-    found = line["metrics"].get(metric if metric in line["metrics"] else name)
-    if filter_ and metric not in line["metrics"] and line.get("filter") != filter_:
-        return None
-    return float(found) if isinstance(found, int | float) else None
+def _is_of(line: Mapping[str, Any], metric: str) -> bool:
+    """Whether the line is of the filter that `metric` names, where a task has several."""
+    _, dot, filter_ = metric.partition(".")
+    return not dot or metric in line["metrics"] or line.get("filter") == filter_
+
+
+def _value(line: Mapping[str, Any], metric: str) -> float:
+    name, _, _ = metric.partition(".")
+    found = line["metrics"].get(metric, line["metrics"].get(name))
+    return float(found) if isinstance(found, int | float) else math.nan
 
 
 def _digest(lines: list[dict[str, Any]]) -> str:

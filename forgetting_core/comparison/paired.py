@@ -44,37 +44,44 @@ def paired_difference(
 ) -> Difference:
     """The mean over seeds of the weighted mean over items of `ours - theirs`; a percentile interval by bootstrap.
 
-    Values are float (items,) for each seed, in the same order of items on both sides; `weights` likewise, 1 when
-    left out. Items are drawn with replacement, and seeds as clusters: K − 1 of K, which makes the variance over few
-    clusters come out right (Rao & Wu, Resampling Inference With Complex Survey Data, JASA 1988). With `same_items`
-    all seeds were asked the same items, which are then drawn once for all (Owen, The Pigeonhole Bootstrap, Annals
-    of Applied Statistics 2007). With a single seed the interval is over items only.
+    Values are float (items,) for each seed, in the same order of items on both sides; an item that is NaN on either
+    side is left out. `weights` likewise, 1 when left out. Items are drawn with replacement, and seeds as clusters:
+    K − 1 of K, which makes the variance over few clusters come out right (Rao & Wu, Resampling Inference With
+    Complex Survey Data, JASA 1988). With `same_items` all seeds were asked the same items, which are then drawn
+    once for all (Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007). With a single seed the interval
+    is over items only.
 
-    Raises `ValueError` when the two sides differ in seeds or in the number of items.
+    Raises `ValueError` when the two sides differ in seeds or in the number of items, or have no item in common.
     """
     if not ours or ours.keys() != theirs.keys():
         raise ValueError(
             f"cannot pair seeds {sorted(ours)} with {sorted(theirs)}; both need the same, one at least"
         )
     seeds = sorted(ours)
-    differences = []
+    differences, weighed = [], []
     for one in seeds:
-        if ours[one].shape != theirs[one].shape or not ours[one].size:
+        if ours[one].shape != theirs[one].shape:
             raise ValueError(f"seed {one}: cannot pair {ours[one].shape} items with {theirs[one].shape}")
-        differences.append(ours[one].astype(np.float64) - theirs[one])
-    weighed = [np.ones(len(d)) if weights is None else weights[s] for s, d in zip(seeds, differences, strict=True)]
+        difference = ours[one].astype(np.float64) - theirs[one]
+        both = ~np.isnan(difference)
+        if not both.any():
+            raise ValueError(f"seed {one}: cannot pair: no item has a value on both sides")
+        differences.append(np.where(both, difference, 0))
+        weighed.append(np.where(both, 1 if weights is None else weights[one], 0))
     per_seed = [float(np.average(d, weights=w)) for d, w in zip(differences, weighed, strict=True)]
     random = np.random.default_rng(seed)
     if same_items:
-        means = _resampled(np.stack(differences), weighed[0], resamples, random)
+        means = _resampled(np.stack(differences), np.stack(weighed), resamples, random)
     else:
         means = np.concatenate(
-            [_resampled(d[None], w, resamples, random) for d, w in zip(differences, weighed, strict=True)], axis=1
+            [_resampled(d[None], w[None], resamples, random) for d, w in zip(differences, weighed, strict=True)],
+            axis=1,
         )
     if len(seeds) > 1:
         drawn = random.integers(len(seeds), size=(resamples, len(seeds) - 1))
         means = np.take_along_axis(means, drawn, axis=1)
     found = means.mean(axis=1)
+    found = found[~np.isnan(found)]
     low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Difference(
         mean=float(np.mean(per_seed)),
@@ -86,14 +93,15 @@ def paired_difference(
 
 
 def _resampled(
-    values_KN: np.ndarray, weights_N: np.ndarray, resamples: int, random: np.random.Generator
+    values_KN: np.ndarray, weights_KN: np.ndarray, resamples: int, random: np.random.Generator
 ) -> np.ndarray:
     """Weighted means (resamples, K) of the K lines of values over items that are drawn once for all lines."""
-    items = len(weights_N)
+    items = values_KN.shape[1]
     block = max(1, _CELLS // items)
     means = []
     for start in range(0, resamples, block):
         counts_RN = random.multinomial(items, np.full(items, 1 / items), size=min(block, resamples - start))
-        drawn_RN = counts_RN * weights_N
-        means.append(drawn_RN @ values_KN.T / drawn_RN.sum(axis=1, keepdims=True))
+        total_RK = counts_RN @ weights_KN.T
+        with np.errstate(invalid="ignore"):  # a draw without any item that counts is NaN, and says nothing
+            means.append(counts_RN @ (weights_KN * values_KN).T / total_RK)
     return np.concatenate(means)

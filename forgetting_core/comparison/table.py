@@ -76,16 +76,21 @@ def _line(column: Column, evaluations: Evaluations, models: list[str], against: 
         }
         ours, theirs = _complete(items[model]), _complete(items[against])
         if model != against and ours and theirs:
-            differences[model] = {
-                **asdict(_difference(column, model, against, ours, theirs)),
-                "items": len(next(iter(ours.values())).values),
-            }
+            _check_pairs(column, model, against, ours, theirs)
+            if common := _common(ours, theirs):
+                difference = _paired(ours, {seed: items.values for seed, items in theirs.items()})
+                differences[model] = {**asdict(difference), "items": common}
     return {"task": task, "metric": metric, "models": cells, "differences": differences}
 
 
 def _complete(items: Mapping[int, Items | None]) -> dict[int, Items] | None:
     found = {seed: of_seed for seed, of_seed in items.items() if of_seed is not None}
     return found if len(found) == len(items) else None
+
+
+def _common(ours: Mapping[int, Items], theirs: Mapping[int, Items]) -> int:
+    """The fewest items over the seeds that have a value on both sides."""
+    return min(int((~np.isnan(items.values + theirs[seed].values)).sum()) for seed, items in ours.items())
 
 
 def _stderr(per_seed: Mapping[int, float], items: Mapping[int, Items] | None) -> float | None:
@@ -96,16 +101,15 @@ def _stderr(per_seed: Mapping[int, float], items: Mapping[int, Items] | None) ->
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
-def _difference(
+def _check_pairs(
     column: Column, model: str, against: str, ours: Mapping[int, Items], theirs: Mapping[int, Items]
-) -> Difference:
+) -> None:
     for seed, of_seed in ours.items():
         if of_seed.asked != theirs[seed].asked:
             raise InputError(
                 f"{' '.join(column)}, seed {seed}: {model} and {against} were asked different items, so they cannot"
                 " be paired; evaluate both with the same recipe"
             )
-    return _paired(ours, {seed: items.values for seed, items in theirs.items()})
 
 
 def _paired(ours: Mapping[int, Items], theirs: Mapping[int, np.ndarray]) -> Difference:

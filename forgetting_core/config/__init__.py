@@ -6,7 +6,7 @@ costs a re-run, never a stale result.
 """
 
 from forgetting_core.config.data import DataConfig, DataSources, HubData, ModelSource, SplitConfig
-from forgetting_core.config.evaluate import EvaluateConfig
+from forgetting_core.config.evaluate import BenchmarkConfig, DiversityConfig, EvaluateConfig
 from forgetting_core.config.execution import ExecutionConfig
 from forgetting_core.config.fields import (
     Config,
@@ -38,10 +38,12 @@ from forgetting_core.config.training import (
 
 __all__ = [
     "Baseline",
+    "BenchmarkConfig",
     "Config",
     "Count",
     "DataConfig",
     "DataSources",
+    "DiversityConfig",
     "Dtype",
     "EvaluateConfig",
     "Execution",

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from forgetting_core.config.fields import Config, Dtype, Execution
+from forgetting_core.config.fields import Config, Count, Dtype, Execution, Positive
 from forgetting_core.evaluation import RESERVED
 
 
-class EvaluateConfig(Config):
-    """Benchmarks, through lm-evaluation-harness. Held-out loss is measured when there are validation rows."""
+class BenchmarkConfig(Config):
+    """Benchmarks, through lm-evaluation-harness."""
 
     tasks: list[str] = Field(default_factory=list)
     protocol: Literal["harness", "published"] = "harness"
@@ -29,3 +29,21 @@ class EvaluateConfig(Config):
             if name in tasks:
                 raise ValueError(f"{name!r} is an entry of its own beside the benchmarks; rename the task")
         return tasks
+
+
+class DiversityConfig(Config):
+    """Answers drawn from the model's own distribution, to the prompts of validation rows."""
+
+    prompts: Positive = 64
+    """Validation rows, drawn by seed; all of them where there are fewer."""
+    samples: Positive = 4
+    """Answers to each prompt; measures that compare them need two."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_new_tokens: Positive = 64
+    seed: Count = 42
+
+
+class EvaluateConfig(BenchmarkConfig):
+    """The benchmarks and, where it is set, diversity. Held-out loss is measured when there are validation rows."""
+
+    diversity: DiversityConfig | None = None

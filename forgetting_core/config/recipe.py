@@ -54,6 +54,11 @@ class Recipe(Config):
             raise ValueError("baselines: `random` needs an objective that reads labels; `sft` reads none")
         if self.split.reference_rows == 0 and self.reference.model is None:
             raise ValueError("split.reference_rows: 0 leaves nothing to train a reference on; name reference.model")
+        if self.evaluate.diversity is not None and self.split.validation_rows == 0:
+            raise ValueError(
+                "evaluate.diversity needs the prompts of validation rows, and split.validation_rows is 0; set that "
+                f"to {self.evaluate.diversity.prompts} or more, or evaluate.diversity to null"
+            )
         if self.forget.normalization == "microbatch":
             size = self.execution.micro_batch
             if isinstance(size, str) or self.forget.rows_per_step % size:

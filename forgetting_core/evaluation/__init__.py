@@ -1,15 +1,25 @@
-"""Evaluation: benchmarks through lm-evaluation-harness, and the loss on held-out rows.
+"""Evaluation: benchmarks through lm-evaluation-harness, and on held-out rows the loss and the diversity of answers.
 
-`evaluate` and `held_out` hold the step's two computations, `local_tasks` says which files a benchmark will read.
+`evaluate`, `held_out` and `diversity` hold the step's computations, `local_tasks` says which files a benchmark will
+read.
 This file imports nothing, so that the recipe and the planner can ask for names without waiting for torch.
 """
 
 METRICS_FILE = "metrics.json"
-"""`{task: {metric: value, metric_stderr: value}}`, and under `PROTOCOL` how the benchmark was asked."""
+"""`{task: {metric: value, metric_stderr: value}}`, and under `PROTOCOL` how the model was asked."""
 HELD_OUT = "held_out"
-"""The entry of the validation rows."""
+"""The entry of the loss of validation rows."""
+DIVERSITY = "diversity"
+"""The entry of the answers sampled to their prompts."""
 PROTOCOL = "protocol"
-RESERVED = (HELD_OUT, PROTOCOL)
+RESERVED = (HELD_OUT, DIVERSITY, PROTOCOL)
 """Entries of the file that no benchmark may be called."""
 SAMPLES = "samples"
 """The folder beside it: `TASK.jsonl`, a line per item."""
+INTERVALS_FILE = "intervals.json"
+"""Beside it, of `diversity`: `{metric: {low, high, prompts}}`."""
+
+
+def is_headline(task: str, metric: str) -> bool:
+    """Whether it is shown where there is little room, as in sweeps: of diversity only what stands for it."""
+    return task != DIVERSITY or metric in ("distinct_2", "self_bleu")

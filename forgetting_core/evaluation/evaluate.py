@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from forgetting_core.config import EvaluateConfig, ExecutionConfig
+from forgetting_core.config import BenchmarkConfig, ExecutionConfig
 from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES, records, tydiqa
 from forgetting_core.evaluation.harness import Benchmark, BenchmarkResults, load_benchmarks, run_benchmarks
 from forgetting_core.evaluation.protocols import Asked, asked
@@ -16,7 +16,7 @@ Metrics = dict[str, dict[str, float]]
 
 
 def evaluate_benchmarks(
-    config: EvaluateConfig,
+    config: BenchmarkConfig,
     *,
     base: Path,
     checkpoint: Path | None,

@@ -28,7 +28,7 @@ from peft import PeftModel
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from forgetting_core.config import EvaluateConfig
+from forgetting_core.config import BenchmarkConfig
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import tydiqa
 from forgetting_core.evaluation.local_tasks import local_tasks, write_definitions
@@ -80,7 +80,7 @@ class BenchmarkResults:
 
 
 def load_benchmarks(
-    config: EvaluateConfig,
+    config: BenchmarkConfig,
     task_dir: Path | None,
     scratch: Path,
     tokenizer: PreTrainedTokenizerBase,

@@ -13,7 +13,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import apply_template
 from transformers import PreTrainedTokenizerBase
 
-from forgetting_core.config import EvaluateConfig
+from forgetting_core.config import BenchmarkConfig
 from forgetting_core.evaluation import squad, tydiqa
 
 CONTEXT_TOKENS = 512
@@ -43,7 +43,7 @@ class Asked:
     """Requests of one forward pass."""
 
 
-def asked(config: EvaluateConfig, task: str, *, micro_batch: int | str, device: str) -> Asked:
+def asked(config: BenchmarkConfig, task: str, *, micro_batch: int | str, device: str) -> Asked:
     """What `config.protocol` says about `task` where `config` itself says nothing.
 
     The harness's own batch is one request. That is no slower without a GPU, as nothing is padded; on one it is, so
@@ -63,7 +63,7 @@ def asked(config: EvaluateConfig, task: str, *, micro_batch: int | str, device: 
     return Asked(limit if config.limit is None else config.limit, seeds, batch_size)
 
 
-def set_up(task: Task, config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def set_up(task: Task, config: BenchmarkConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Make a loaded task ask as `config.protocol` wants it."""
     if config.protocol != "published":
         return

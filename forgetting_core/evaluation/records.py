@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from forgetting_core.config import EvaluateConfig
+from forgetting_core.config import BenchmarkConfig
 from forgetting_core.evaluation.harness import BenchmarkResults
 from forgetting_core.progress import Progress
 
@@ -63,7 +63,7 @@ def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
             lines.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=_plain) + "\n")
 
 
-def protocol(config: EvaluateConfig, results: Sequence[BenchmarkResults]) -> dict[str, Any]:
+def protocol(config: BenchmarkConfig, results: Sequence[BenchmarkResults]) -> dict[str, Any]:
     """How the numbers were made, as far as they may depend on it by more than the last digits."""
     return {
         "name": config.protocol,

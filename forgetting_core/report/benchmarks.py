@@ -6,12 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from forgetting_core.errors import InputError
-from forgetting_core.evaluation import METRICS_FILE, PROTOCOL
+from forgetting_core.evaluation import DIVERSITY, HELD_OUT, METRICS_FILE, PROTOCOL
 
 BASE = "base"
 MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
 """The order of the columns."""
 STDERR = "_stderr"
+MEANINGS = {
+    (HELD_OUT, "loss"): "nats, lower is better",
+    (DIVERSITY, "distinct_1"): "higher is more diverse",
+    (DIVERSITY, "distinct_2"): "higher is more diverse",
+    (DIVERSITY, "distinct_3"): "higher is more diverse",
+    (DIVERSITY, "self_bleu"): "lower is more diverse",
+    (DIVERSITY, "overlap"): "lower is more diverse",
+    (DIVERSITY, "length"): "tokens",
+    (DIVERSITY, "empty"): "share of answers",
+    (DIVERSITY, "looping"): "share of answers",
+}
+"""What of our own metrics does not speak for itself."""
 
 Metrics = dict[str, dict[str, float]]
 

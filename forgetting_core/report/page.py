@@ -19,7 +19,7 @@ from forgetting_core.json_files import write_json
 from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
 from forgetting_core.report import charts, model_charts
-from forgetting_core.report.benchmarks import Metrics, benchmark_table, read_metrics
+from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_metrics
 from forgetting_core.report.curves import CURVES, POINTS, ends, model_of, read_curves
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.run_graph import draw_graph
@@ -109,6 +109,7 @@ def render_page(
         ),
         statistics=statistics,
         models=models,
+        meanings=MEANINGS,
         sources_shown=SOURCES_SHOWN,
         rows=static_rows(split, text, chosen),
         rows_embedded=len(chosen),

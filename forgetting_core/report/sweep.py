@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from forgetting_core.evaluation import is_headline
 from forgetting_core.report.benchmarks import Metrics, benchmark_table
 from forgetting_core.run_facts import SweepPoint
 
@@ -18,7 +19,7 @@ class Sweep:
     """Metrics as columns, and a line for each ρ and model."""
 
     columns: list[tuple[str, str]]
-    """(task, metric); counts are left out."""
+    """(task, metric); counts are left out, and what is no headline."""
     swept: dict[str, dict[str, dict[tuple[str, str], Cell]]]
     """{model: {ρ: {column: cell}}}"""
     fixed: dict[str, dict[tuple[str, str], Cell]]
@@ -33,7 +34,11 @@ def read_sweep(points: Sequence[SweepPoint], own: Mapping[str, Metrics]) -> Swee
         point.rho: benchmark_table({m: _plain(metrics) for m, metrics in point.metrics.items()}) for point in points
     }
     ours = benchmark_table(own)
-    columns = [(line["task"], line["metric"]) for line in ours if not _is_count(line)]
+    columns = [
+        (line["task"], line["metric"])
+        for line in ours
+        if not _is_count(line) and is_headline(line["task"], line["metric"])
+    ]
     swept = {
         model: {rho: cells for rho, table in tables.items() if (cells := _cells(table, model, columns))}
         for model in SWEPT

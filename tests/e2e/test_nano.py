@@ -179,6 +179,26 @@ def test_the_lineages_of_two_rhos_name_the_same_reference_and_scores(cli: Cli, f
     assert {"reference", "score[base]", "score[reference]"} <= ours.keys()
 
 
+def test_diversity_runs_alone_and_is_cached(cli: Cli, first: dict[str, Any]) -> None:
+    def sampled(samples: int) -> dict[str, Any]:
+        asked = f"evaluate.diversity={{prompts: 3, samples: {samples}, max_new_tokens: 4}}"
+        return cli.json("run", "nano", "--set", asked)
+
+    steps = {f"evaluate[{model},diversity]" for model in ("base", "sft", "ignore", "forget")}
+    document = sampled(2)
+    assert ran(document) == {*steps, "report"}
+    assert ran(sampled(2)) == set()
+    assert ran(sampled(3)) == {*steps, "report"}
+    for model in ("base", "forget"):
+        metrics = document["metrics"][model]
+        assert metrics.keys() == {"skills", "held_out", "diversity"}
+        assert metrics["diversity"]["prompts"] == 3 and 0 <= metrics["diversity"]["self_bleu"] <= 1
+        lines = (folder(document, f"evaluate[{model},diversity]") / "samples/diversity.jsonl").read_text()
+        assert [len(json.loads(line)["answers"]) for line in lines.splitlines()] == [2, 2, 2]
+    page = (folder(document, "report") / "report.html").read_text()
+    assert "2 answers to each prompt" in page and "lower is more diverse" in page
+
+
 def test_a_wrong_recipe_is_one_message_and_status_2_before_anything_starts(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "state")
     wrong = cli.run("run", "nano", "--set", "partition.roh=0.5", status=2)

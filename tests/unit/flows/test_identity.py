@@ -16,7 +16,8 @@ OF_THE_STEP = {
 }
 """Part of the recipe: start of the labels of the steps that see it."""
 ONLY_REPORTED = {"name", "baselines"}
-TASK = {"boolq", "skills", "held_out"}
+ON_VALIDATION_ROWS = {"held_out", "diversity"}
+TASK = {"boolq", "skills", *ON_VALIDATION_ROWS}
 """What the recipes evaluate on."""
 SHARED_WITH_BASELINES = {*TrainingConfig.model_fields, "normalization"}
 
@@ -32,10 +33,8 @@ def steps_that_see(flip: Flip) -> set[str]:
     if flip.field == "evaluate.dtype":
         return {"report", *(label for label in labels if label.startswith("evaluate["))}
     if section == "evaluate":
-        return {
-            "report",
-            *(label for label in labels if label.startswith("evaluate[") and ",held_out" not in label),
-        }
+        asked = {"diversity"} if flip.path[1] == "diversity" else TASK - ON_VALIDATION_ROWS
+        return {"report", *(label for label in labels if label.endswith(tuple(f",{task}]" for task in asked)))}
     if section in ONLY_REPORTED:
         return {"report"}
     if section == "forget":
@@ -61,7 +60,7 @@ def below(flip: Flip, labels: set[str]) -> set[str]:
         return everything
     if "split" in reached:
         given = {"base"} if "reference" in everything else {"base", "reference"}
-        benchmarks = {f"evaluate[{model},{task}]" for model in given for task in TASK - {"held_out"}}
+        benchmarks = {f"evaluate[{model},{task}]" for model in given for task in TASK - ON_VALIDATION_ROWS}
         reached |= everything - benchmarks - {"prepare"}
     if "reference" in reached:
         reached |= {"score[reference]", *(f"evaluate[reference,{task}]" for task in TASK)}
@@ -134,7 +133,7 @@ def test_another_rho_runs_partition_what_reads_the_labels_and_no_more() -> None:
         *(
             f"evaluate[{model},{task}]"
             for model in ("forget", "ignore", "npo", "random")
-            for task in ("boolq", "held_out")
+            for task in ("boolq", "held_out", "diversity")
         ),
         "report",
     }
@@ -150,8 +149,17 @@ def test_another_benchmark_runs_alone() -> None:
     assert {label for label in before if before[label] != after[label]} == {"report"}
 
 
+def test_diversity_is_measured_beside_everything_else() -> None:
+    data = RECIPES["forget"].model_dump(by_alias=True)
+    without = Recipe.model_validate({**data, "evaluate": {**data["evaluate"], "diversity": None}})
+    before, after = record(without).fingerprints, record(RECIPES["forget"]).fingerprints
+    models = ("base", "sft", "ignore", "reference", "npo", "random", "forget")
+    assert after.keys() - before.keys() == {f"evaluate[{model},diversity]" for model in models}
+    assert {label for label in before if before[label] != after[label]} == {"report"}
+
+
 def test_without_benchmarks_and_validation_rows_nothing_is_evaluated() -> None:
-    nothing = {"split": {"validation_rows": 0}, "evaluate": {"tasks": []}}
+    nothing = {"split": {"validation_rows": 0}, "evaluate": {"tasks": [], "diversity": None}}
     recipe = Recipe.model_validate({**RECIPES["forget"].model_dump(by_alias=True), **nothing})
     assert not any(label.startswith("evaluate") for label in record(recipe).fingerprints)
 

@@ -64,9 +64,23 @@ def test_weights_make_a_mean_over_tokens_of_a_mean_over_rows() -> None:
     assert 1.0 <= found.low <= found.high <= 3.0
 
 
+@pytest.mark.parametrize("same_items", [False, True])
+def test_an_item_without_a_value_on_one_side_is_left_out(same_items: bool) -> None:
+    random = np.random.default_rng(5)
+    ours = {seed: random.random(40) for seed in range(3)}
+    theirs = {seed: random.random(40) for seed in range(3)}
+    for seed in ours:
+        ours[seed][seed], theirs[seed][10 + seed] = np.nan, np.nan
+    found = paired_difference(ours, theirs, same_items=same_items)
+    for seed, mean in found.per_seed.items():
+        kept = np.delete(np.arange(40), [seed, 10 + seed])
+        assert mean == pytest.approx((ours[seed] - theirs[seed])[kept].mean())
+    assert found.low < found.mean < found.high
+
+
 def test_what_cannot_be_paired_is_refused() -> None:
     one = {0: np.zeros(3)}
-    for other in ({1: np.zeros(3)}, {0: np.zeros(4)}, {}):
+    for other in ({1: np.zeros(3)}, {0: np.zeros(4)}, {0: np.full(3, np.nan)}, {}):
         with pytest.raises(ValueError, match="cannot pair"):
             paired_difference(one, other)
     with pytest.raises(ValueError, match="cannot pair"):

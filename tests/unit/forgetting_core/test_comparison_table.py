@@ -104,6 +104,30 @@ def test_a_metric_that_is_no_mean_over_items_has_no_pairs(tmp_path: Path) -> Non
     assert read_evaluation(folder).items == {}
 
 
+def test_a_measure_that_some_answers_do_not_define_is_compared_where_both_models_have_it(tmp_path: Path) -> None:
+    def diverse(folder: Path, values: list[float | None]) -> Path:
+        lines = [
+            {"doc": place, "metrics": {} if value is None else {"distinct_2": value}}
+            for place, value in enumerate(values)
+        ]
+        mean = float(np.mean([value for value in values if value is not None]))
+        return evaluation(folder, {"diversity": {"distinct_2": mean}}, {"diversity": lines})
+
+    folders = {
+        1: {
+            "sft": [diverse(tmp_path / "sft", [0.5, None, 0.25, 0.5])],
+            "forget": [diverse(tmp_path / "forget", [1.0, 0.75, None, 0.5])],
+        }
+    }
+    out = tmp_path / "out"
+    out.mkdir()
+    write_comparison("mine", evaluations=folders, curves={}, against="sft", out=out, progress=Progress())
+    (line,) = json.loads((out / COMPARISON_FILE).read_text())["lines"]
+    assert line["models"]["forget"]["mean"] == pytest.approx(0.75)
+    assert line["differences"]["forget"]["mean"] == pytest.approx((0.5 + 0.0) / 2)
+    assert line["differences"]["forget"]["items"] == 2
+
+
 def test_a_metric_of_one_of_several_filters_has_the_items_of_that_filter(tmp_path: Path) -> None:
     lines = [
         {"doc_id": item, "doc": item, "filter": name, "metrics": {"acc": value}}
