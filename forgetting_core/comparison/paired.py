@@ -48,8 +48,8 @@ def paired_difference(
     side is left out. `weights` likewise, 1 when left out. Items are drawn with replacement, and seeds as clusters:
     K − 1 of K, which makes the variance over few clusters come out right (Rao & Wu, Resampling Inference With
     Complex Survey Data, JASA 1988). With `same_items` all seeds were asked the same items, which are then drawn
-    once for all (Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007). With a single seed the interval
-    is over items only.
+    once for all (Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007). With a single seed the
+    interval is over items only.
 
     Raises `ValueError` when the two sides differ in seeds or in the number of items, or have no item in common.
     """
