@@ -38,6 +38,8 @@ class Holder(BaseModel):
     host: str
     pid: int
     flow_run_id: str
+    mlflow_run_id: str | None = None
+    """Its pipeline run, for whoever takes over to close; None without MLflow."""
     acquired: datetime
     heartbeat: datetime
     """By the holder's clock: for people, and for a plan that looks only once."""
@@ -58,10 +60,13 @@ class Holder(BaseModel):
 class Leases:
     """The leases of one store, on behalf of one flow run. `ttl` in seconds; 0: none are taken."""
 
-    def __init__(self, objects: Objects, ttl: float, flow_run_id: str = "") -> None:
+    def __init__(
+        self, objects: Objects, ttl: float, flow_run_id: str = "", mlflow_run_id: str | None = None
+    ) -> None:
         self._objects = objects
         self._ttl = ttl
         self._flow_run_id = flow_run_id
+        self._mlflow_run_id = mlflow_run_id
 
     def holder(self, step: str, fingerprint: str) -> Holder | None:
         """Who seems to work on a step now. Raises `StoreError`."""
@@ -82,6 +87,7 @@ class Leases:
             host=platform.node(),
             pid=os.getpid(),
             flow_run_id=self._flow_run_id,
+            mlflow_run_id=self._mlflow_run_id,
             acquired=now,
             heartbeat=now,
             ttl=self._ttl,
@@ -94,6 +100,8 @@ class Candidate:
     def __init__(self, objects: Objects, key: str, ttl: float, new_holder: Callable[[], Holder]) -> None:
         self.holder: Holder | None = None
         """Who had it at the last attempt; None also when the record cannot be read."""
+        self.lost: Holder | None = None
+        """Whose lease was taken over, because it gave no sign of life."""
         self._objects = objects
         self._key = key
         self._ttl = ttl
@@ -114,8 +122,11 @@ class Candidate:
         self.holder = _decode(data)
         if not self._is_free(version):
             return None
-        taken = self._objects.swap(self._key, _encode(mine), version)
-        return Lease(self._objects, self._key, mine) if taken else None
+        if not self._objects.swap(self._key, _encode(mine), version):
+            return None
+        if self.holder is not None and not self.holder.released:
+            self.lost = self.holder
+        return Lease(self._objects, self._key, mine)
 
     def _is_free(self, version: str) -> bool:
         if self.holder is not None and self.holder.released:
