@@ -19,8 +19,9 @@ def turn(
     """A `with` block in which the step is ours to compute (None), or the commit that makes that needless.
 
     `finished` looks that commit up. While another producer holds the lease this waits and tells the listener who it
-    is; one that is lost is taken over, and its run is closed in MLflow. Raises `StoreError`, and `StoppedError` when
-    the run is asked to stop.
+    is; one that is lost is taken over, and its run is closed in MLflow.
+
+    Raises `StoreError`, and `StoppedError` when the run is asked to stop.
     """
     told, pause = "", FIRST_PAUSE_SECONDS
     while (lease := candidate.attempt()) is None:
