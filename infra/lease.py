@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.fingerprint import canonical_json
 from infra.objects import NotFoundError, Objects, StoreError
 
+LEASES = "v1/leases"
 RENEWALS_PER_TTL = 3
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,17 @@ class Leases:
         except NotFoundError:
             return None
         return holder if holder is not None and holder.seems_alive else None
+
+    def held_by(self, flow_run_id: str) -> Holder | None:
+        """One of the leases that a flow run seems to hold now. Raises `StoreError`."""
+        for stored in self._objects.find(LEASES):
+            try:
+                holder = _decode(self._objects.read(stored.key))
+            except NotFoundError:
+                continue
+            if holder is not None and holder.flow_run_id == flow_run_id and holder.seems_alive:
+                return holder
+        return None
 
     def candidate(self, step: str, fingerprint: str) -> "Candidate":
         """Someone who wants the lease of a step."""
@@ -193,7 +205,7 @@ class Lease:
 
 
 def _key(step: str, fingerprint: str) -> str:
-    return f"v1/leases/{step}/{fingerprint}.json"
+    return f"{LEASES}/{step}/{fingerprint}.json"
 
 
 def _encode(holder: Holder) -> bytes:
