@@ -2,8 +2,8 @@
 
 What MLflow holds already is left alone, so a second time changes nothing. Made again are pipeline runs that MLflow
 does not hold; completed are those it holds with steps missing, without their end, or with links that lead nowhere.
-A run in MLflow's trash counts as held: somebody wanted it there. Closed are runs that MLflow shows as running though
-they are over, because their host was lost.
+A run in MLflow's trash counts as held: somebody wanted it there. Closed are runs that MLflow shows as running
+though they are over, because their host was lost.
 """
 
 from dataclasses import dataclass, field
@@ -116,7 +116,7 @@ def _relink_all(
 ) -> list[Change]:
     client, experiment_id = open_experiment(tracking_uri, EXPERIMENT)
     index = RunIndex(client, [experiment_id])
-    leases = Leases(objects, LEASE_TTL_SECONDS)
+    writer, leases = RunWriter(client, experiment_id, ""), Leases(objects, LEASE_TTL_SECONDS)
     changes = []
     for past in runs:
         held = index.find(past.reference)
@@ -127,13 +127,12 @@ def _relink_all(
                 tracking_uri, experiment=EXPERIMENT, recipe=past.recipe, started=past.started, **opening
             )
         elif not past.finished and held.info.status == "RUNNING" and held.info.lifecycle_stage == "active":
-            why = why_open(past, leases)
-            if why is not None:
+            if (why := why_open(past, leases)) is None:
+                ended = int(past.ended.timestamp() * 1000)
+                writer.close_tree(held.info.run_id, past.status, ended, OVER)
+                changes.append(Change(past, "closed", held.info.run_id))
+            else:
                 left_open[held.info.run_id] = why
-                continue
-            ended = int(past.ended.timestamp() * 1000)
-            RunWriter(client, experiment_id, past.recipe).close_tree(held.info.run_id, past.status, ended, OVER)
-            changes.append(Change(past, "closed", held.info.run_id))
             continue
         elif _is_complete(past, held, index):
             continue
