@@ -64,7 +64,7 @@ def open_context(
     return RunContext(
         recipe=recipe,
         store=Store(objects),
-        leases=Leases(objects, settings.lease_ttl, str(flow_run.id)),
+        leases=Leases(objects, settings.lease_ttl, str(flow_run.id), lineage.run_id),
         lineage=lineage,
         curves=curves,
         launcher=Launcher(recipe.execution.concurrent_steps, PRELOAD),

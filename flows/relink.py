@@ -2,7 +2,8 @@
 
 What MLflow holds already is left alone, so a second time changes nothing. Made again are pipeline runs that MLflow
 does not hold; completed are those it holds with steps missing, without their end, or with links that lead nowhere.
-A run in MLflow's trash counts as held: somebody wanted it there.
+A run in MLflow's trash counts as held: somebody wanted it there. Closed are runs that MLflow shows as running
+though they are over, because their host was lost.
 """
 
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ from typing import TYPE_CHECKING, Literal
 
 from flows.dag import SPECS
 from flows.lineage_target import Witness, find_target, last_model
+from flows.lost_runs import why_open
 from flows.past_runs import PastRun, PastStep, curve_points, past_runs
 from infra.ancestry import Records, read_all_records
 from infra.errors import RequestError, TrackingError
+from infra.lease import Leases
 from infra.lineage import EXPERIMENT, Lineage, Produced
 from infra.lineage_connection import open_experiment, outages
 from infra.lineage_records import StepRecord
 from infra.lineage_runs import RELINKED_FROM, RunIndex, run_reference
-from infra.lineage_writer import INCOMPLETE_TAG
+from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
 from infra.objects import Objects
 from infra.plan import flatten
 from infra.public import public_text, public_uri
-from infra.settings import Settings
+from infra.settings import LEASE_TTL_SECONDS, Settings
 from infra.store import Store
 from infra.urls import open_objects
 from tasks.records import inputs_of, mirror_of, numbers, outputs_of, result_of, tags_of
@@ -32,7 +35,8 @@ from tasks.spec import StepCall, StepResult
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Action = Literal["created", "completed"]
+Action = Literal["created", "completed", "closed"]
+OVER = "its host was lost; Prefect says that its flow run is over"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Relinked:
     changes: list[Change] = field(default_factory=list)
     omissions: list[str] = field(default_factory=list)
     """What cannot be told again, and why."""
+    left_open: dict[str, str] = field(default_factory=dict)
+    """Runs that MLflow shows as running, by their id there, and why they were not closed."""
 
 
 def relink(argument: str | None, store: str | None) -> Relinked:
@@ -76,7 +82,7 @@ def relink(argument: str | None, store: str | None) -> Relinked:
         # a cached step may have been computed in a run that ended later: what it links to is there the second time
         for _ in range(2):
             told = {change.run_id for change in done.changes}
-            again = _relink_all(runs, objects, settings.tracking_uri)
+            again = _relink_all(runs, objects, settings.tracking_uri, done.left_open)
             done.changes += [change for change in again if change.run_id not in told]
     except outages() as error:
         reason = public_text(" ".join(str(error).split()))[:500]
@@ -105,9 +111,12 @@ def _concerned(runs: list[PastRun], argument: str, settings: Settings, records: 
     return [run for run in runs if any(map(concerned, run.steps))]
 
 
-def _relink_all(runs: list[PastRun], objects: Objects, tracking_uri: str) -> list[Change]:
+def _relink_all(
+    runs: list[PastRun], objects: Objects, tracking_uri: str, left_open: dict[str, str]
+) -> list[Change]:
     client, experiment_id = open_experiment(tracking_uri, EXPERIMENT)
     index = RunIndex(client, [experiment_id])
+    writer, leases = RunWriter(client, experiment_id, ""), Leases(objects, LEASE_TTL_SECONDS)
     changes = []
     for past in runs:
         held = index.find(past.reference)
@@ -117,6 +126,14 @@ def _relink_all(runs: list[PastRun], objects: Objects, tracking_uri: str) -> lis
             lineage = Lineage.start(
                 tracking_uri, experiment=EXPERIMENT, recipe=past.recipe, started=past.started, **opening
             )
+        elif not past.finished and held.info.status == "RUNNING" and held.info.lifecycle_stage == "active":
+            if (why := why_open(past, leases)) is None:
+                ended = int(past.ended.timestamp() * 1000)
+                writer.close_tree(held.info.run_id, past.status, ended, OVER)
+                changes.append(Change(past, "closed", held.info.run_id))
+            else:
+                left_open[held.info.run_id] = why
+            continue
         elif _is_complete(past, held, index):
             continue
         else:

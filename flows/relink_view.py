@@ -23,6 +23,7 @@ def relink_document(relinked: Relinked) -> dict[str, Any]:
             for change in relinked.changes
         ],
         "omissions": relinked.omissions,
+        "left_open": relinked.left_open,
     }
 
 
@@ -40,6 +41,8 @@ def show_relinked(relinked: Relinked) -> None:
         )
     for omission in relinked.omissions:
         console.print(f"left out: {omission}")
+    for run_id, why in relinked.left_open.items():
+        console.print(f"left open: MLflow run {run_id}: {why}")
     if not relinked.changes:
         console.print(
             f"nothing changed: MLflow at {relinked.mlflow} holds the {relinked.looked_at} flow runs that"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import LoraConfig
@@ -52,12 +52,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
-    """A causal language model in evaluation mode.
+    """A causal language model in evaluation mode; on the device `meta` only its shapes, and no weight is read.
 
     Raises `InputError` when the folder is no safetensors model of a causal language model or lacks weights.
     """
     model_files(folder)
     transformers_logging.disable_progress_bar()
+    if device == "meta":
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

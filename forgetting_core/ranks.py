@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import InitProcessGroupKwargs, reduce
+from accelerate.utils import InitProcessGroupKwargs, broadcast, reduce
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -40,18 +41,31 @@ class Ranks:
         self.main: bool = self.accelerator.is_main_process
         """Whether this rank writes files and reports."""
 
+    @property
+    def sharding_device(self) -> str:
+        """Where a model to be sharded is built: the first rank reads it, the others only know its shapes."""
+        return "cpu" if self.main else "meta"
+
     def spread(self, model: TokenLossModel, *, sharded: bool) -> nn.Module:
         """`model` for the forward pass: itself, a replica with averaged gradients, or, `sharded`, a part of it.
 
-        Sharded parameters become `DTensor`s, layer by layer, so that no GPU ever holds the whole model.
+        Sharded parameters become `DTensor`s, layer by layer, so that no GPU ever holds the whole model, and of
+        the hosts' memory only the first rank's.
         """
         if sharded:
+            full = model.state_dict() if self.main else {}
             inner = causal_lm(model.model)
             layers = set(inner._no_split_modules or ())
             for module in list(inner.modules()):
                 if type(module).__name__ in layers:
                     fully_shard(module)
             fully_shard(model)
+            if not self.main:
+                model.to_empty(device=self.accelerator.device)
+            from_main = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+            set_model_state_dict(model, full, options=from_main)
+            for buffer in model.buffers():  # some are no part of the state
+                broadcast(buffer)
             return model
         prepared: nn.Module = self.accelerator.prepare(model)
         return prepared

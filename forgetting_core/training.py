@@ -93,7 +93,7 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         self.ranks = Ranks(self.device)
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
-        start = "cpu" if self.sharded else self.device
+        start = self.ranks.sharding_device if self.sharded else self.device
         self.model = build_model(config, base, start, execution.gradient_checkpointing)
         check_lengths(self.model.model, int(data.rows.lengths.max(initial=0)))
         self.forward = self.ranks.spread(self.model, sharded=self.sharded)

@@ -32,11 +32,11 @@ from typing import Literal
 
 from infra.commits import DATA, decode
 from infra.inventory import HISTORY, Inventory, Record, Run, StepKey, artifact_folder
+from infra.lease import LEASES
 from infra.manifest import MANIFEST
 from infra.objects import NotFoundError, Objects
 from infra.training_checkpoints import TRAINING
 
-LEASES = "v1/leases"
 TEMPORARY = ".tmp"
 Kind = Literal["commit", "retired", "upload", "write"]
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.fingerprint import canonical_json
 from infra.objects import NotFoundError, Objects, StoreError
 
+LEASES = "v1/leases"
 RENEWALS_PER_TTL = 3
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Holder(BaseModel):
     host: str
     pid: int
     flow_run_id: str
+    mlflow_run_id: str | None = None
+    """Its pipeline run, for whoever takes over to close; None without MLflow."""
     acquired: datetime
     heartbeat: datetime
     """By the holder's clock: for people, and for a plan that looks only once."""
@@ -58,10 +61,13 @@ class Holder(BaseModel):
 class Leases:
     """The leases of one store, on behalf of one flow run. `ttl` in seconds; 0: none are taken."""
 
-    def __init__(self, objects: Objects, ttl: float, flow_run_id: str = "") -> None:
+    def __init__(
+        self, objects: Objects, ttl: float, flow_run_id: str = "", mlflow_run_id: str | None = None
+    ) -> None:
         self._objects = objects
         self._ttl = ttl
         self._flow_run_id = flow_run_id
+        self._mlflow_run_id = mlflow_run_id
 
     def holder(self, step: str, fingerprint: str) -> Holder | None:
         """Who seems to work on a step now. Raises `StoreError`."""
@@ -70,6 +76,17 @@ class Leases:
         except NotFoundError:
             return None
         return holder if holder is not None and holder.seems_alive else None
+
+    def held_by(self, flow_run_id: str) -> Holder | None:
+        """One of the leases that a flow run seems to hold now. Raises `StoreError`."""
+        for stored in self._objects.find(LEASES):
+            try:
+                holder = _decode(self._objects.read(stored.key))
+            except NotFoundError:
+                continue
+            if holder is not None and holder.flow_run_id == flow_run_id and holder.seems_alive:
+                return holder
+        return None
 
     def candidate(self, step: str, fingerprint: str) -> "Candidate":
         """Someone who wants the lease of a step."""
@@ -82,6 +99,7 @@ class Leases:
             host=platform.node(),
             pid=os.getpid(),
             flow_run_id=self._flow_run_id,
+            mlflow_run_id=self._mlflow_run_id,
             acquired=now,
             heartbeat=now,
             ttl=self._ttl,
@@ -94,6 +112,8 @@ class Candidate:
     def __init__(self, objects: Objects, key: str, ttl: float, new_holder: Callable[[], Holder]) -> None:
         self.holder: Holder | None = None
         """Who had it at the last attempt; None also when the record cannot be read."""
+        self.lost: Holder | None = None
+        """Whose lease was taken over, because it gave no sign of life."""
         self._objects = objects
         self._key = key
         self._ttl = ttl
@@ -114,8 +134,11 @@ class Candidate:
         self.holder = _decode(data)
         if not self._is_free(version):
             return None
-        taken = self._objects.swap(self._key, _encode(mine), version)
-        return Lease(self._objects, self._key, mine) if taken else None
+        if not self._objects.swap(self._key, _encode(mine), version):
+            return None
+        if self.holder is not None and not self.holder.released:
+            self.lost = self.holder
+        return Lease(self._objects, self._key, mine)
 
     def _is_free(self, version: str) -> bool:
         if self.holder is not None and self.holder.released:
@@ -182,7 +205,7 @@ class Lease:
 
 
 def _key(step: str, fingerprint: str) -> str:
-    return f"v1/leases/{step}/{fingerprint}.json"
+    return f"{LEASES}/{step}/{fingerprint}.json"
 
 
 def _encode(holder: Holder) -> bytes:

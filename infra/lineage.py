@@ -5,12 +5,13 @@ whoever hears from MLflow again calls `recover`; a run with such a gap says so i
 stay the one truth. All methods may be called from several threads at once.
 """
 
+import functools
 import json
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from infra.lineage_connection import absolute_uri, open_experiment
 from infra.lineage_experiment import NOTE_TAG, describe_experiment, show_metrics
@@ -26,6 +27,7 @@ from infra.lineage_notes import (
 )
 from infra.lineage_outage import never_fails
 from infra.lineage_records import Produced
+from infra.lineage_runs import find_run
 from infra.lineage_steps import Status, StepLineage
 from infra.lineage_writer import INCOMPLETE_TAG, RunWriter
 from infra.programs import program
@@ -89,6 +91,23 @@ class Lineage(StepLineage):
         """
         if self.run_id is not None and not self._finished:
             self.resume_after_outage()
+
+    def close_lost(self, run_id: str, why: str, last_seen: datetime) -> None:
+        """End another pipeline run, whose process is gone, and its open steps as KILLED; `why` becomes a tag.
+
+        Nothing happens to one that has ended. Should its process live after all, that tells its own end later.
+        """
+        close = functools.partial(self._close_lost, run_id, why, last_seen)
+        if close() is None:
+            self.missed(close)
+
+    @never_fails
+    def _close_lost(self, run_id: str, why: str, last_seen: datetime) -> Literal[True]:
+        _, experiment_id = self._ids()
+        held = find_run(self._writer.client, [experiment_id], run_id)
+        if held is not None and held.info.lifecycle_stage == "active":
+            self._writer.close_tree(held.info.run_id, "KILLED", int(last_seen.timestamp() * 1000), why)
+        return True
 
     @never_fails
     def finish(

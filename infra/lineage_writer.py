@@ -24,6 +24,7 @@ SYSTEM = "system/"
 """Before the names of the machine's metrics, which MLflow shows on a page of their own."""
 SKIPPED_TAG = "nonfinite_metrics_skipped"
 INCOMPLETE_TAG = "lineage_incomplete"
+LATE = "its end was not recorded when it came"
 """Why steps may be missing from a pipeline run; the store's commits have them."""
 
 
@@ -112,16 +113,16 @@ class RunWriter:
         self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
         self.client.set_terminated(run_id, status, _milliseconds(ended))
 
-    def close_tree(self, run_id: str, status: str, ended: int | None) -> None:
+    def close_tree(self, run_id: str, status: str, ended: int | None, why: str = LATE) -> None:
         """End a pipeline run that MLflow still shows as running, after those of its steps that it does.
 
-        `ended` is in milliseconds since the epoch; None for now.
+        `ended` is in milliseconds since the epoch; None for now. `why` becomes a tag of theirs.
         """
         ours = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
         steps = self.client.search_runs([self.experiment_id], ours, max_results=1000)
         for run in (*steps, self.client.get_run(run_id)):
             if run.info.status == "RUNNING":
-                self.log(run.info.run_id, tags={INCOMPLETE_TAG: "its end was not recorded when it came"})
+                self.log(run.info.run_id, tags={INCOMPLETE_TAG: why})
                 self.client.set_terminated(run.info.run_id, status, ended)
 
     def log_inputs(

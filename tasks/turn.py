@@ -19,7 +19,9 @@ def turn(
     """A `with` block in which the step is ours to compute (None), or the commit that makes that needless.
 
     `finished` looks that commit up. While another producer holds the lease this waits and tells the listener who it
-    is. Raises `StoreError`, and `StoppedError` when the run is asked to stop.
+    is; one that is lost is taken over, and its run is closed in MLflow.
+
+    Raises `StoreError`, and `StoppedError` when the run is asked to stop.
     """
     told, pause = "", FIRST_PAUSE_SECONDS
     while (lease := candidate.attempt()) is None:
@@ -35,4 +37,7 @@ def turn(
             raise StoppedError("not started: the run was asked to stop")
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     with lease:
+        if candidate.lost is not None and candidate.lost.mlflow_run_id is not None:
+            why = f"it gave no sign of life any more; the run {context.flow_run_id} took over {label}"
+            context.lineage.close_lost(candidate.lost.mlflow_run_id, why, candidate.lost.heartbeat)
         yield finished()  # the last holder may have committed just before

@@ -7,22 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from infra.commits import Commit
 from infra.fingerprint import step_fingerprint
 from infra.launch import StoppedError
 from infra.lease import Leases
+from infra.lineage import EXPERIMENT, Lineage
+from infra.lineage_writer import INCOMPLETE_TAG
 from infra.plan import assess
 from infra.store import open_store
 from infra.urls import open_objects
 from tasks.context import CURRENT
 from tasks.step import run_step
+from tasks.turn import turn
 from tests.racing import Racer, call, computations, open_context
 from tests.seaweedfs import SeaweedFS
 
 RACERS = 3
 ROUNDS = int(os.environ.get("FORGETTING_TEST_ROUNDS", "3"))
 SHORT_TTL = 3.0
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,63 @@ def test_who_waits_for_a_killed_holder_takes_over(
     assert computations(traces) == 2
     assert [commit.uri for commit in commits(url)] == [answer["uri"]]
     assert plan_state(url, traces) == "cached"
+
+
+def test_who_takes_over_closes_the_run_of_a_lost_host_in_mlflow(
+    url: str, tmp_path: Path, tracking_uri: str
+) -> None:
+    def begin(recipe: str) -> Lineage:
+        return Lineage.start(tracking_uri, experiment=EXPERIMENT, recipe=recipe)
+
+    lost, released, alive = begin("lost"), begin("released"), begin("alive")
+    step = lost.start_step("trace")
+    context, _ = open_context(url, tmp_path / "work", ttl=0.3)
+    context.lineage = alive
+    objects = open_objects(url)
+
+    def take_over(key: str) -> None:
+        with turn(context, key, context.leases.candidate("trace", key), lambda: None):
+            pass
+
+    assert Leases(objects, 0.3, "dead", lost.run_id).candidate("trace", "a").attempt(), "and nobody renews it"
+    lease = Leases(objects, 0.3, "failed", released.run_id).candidate("trace", "b").attempt()
+    assert lease is not None
+    with pytest.raises(RuntimeError), lease:
+        raise RuntimeError
+    take_over("a")
+    take_over("b")
+
+    client = MlflowClient(tracking_uri)
+    runs = {
+        name: client.get_run(str(run_id))
+        for name, run_id in {
+            "lost": lost.run_id,
+            "step": step,
+            "released": released.run_id,
+            "alive": alive.run_id,
+        }.items()
+    }
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "lost": "KILLED",
+        "step": "KILLED",
+        "released": "RUNNING",
+        "alive": "RUNNING",
+    }
+    assert runs["lost"].data.tags[INCOMPLETE_TAG] == (
+        "it gave no sign of life any more; the run a-flow-run took over a"
+    )
+    lost.finish("FINISHED")
+    assert client.get_run(str(lost.run_id)).info.status == "FINISHED", "it lived after all"
+
+
+def test_a_lost_run_that_mlflow_does_not_know_stops_nobody(tmp_path: Path, tracking_uri: str) -> None:
+    context, _ = open_context(str(tmp_path / "store"), tmp_path / "work", ttl=0.3)
+    context.lineage = Lineage.start(tracking_uri, experiment=EXPERIMENT, recipe="alive")
+    objects = open_objects(str(tmp_path / "store"))
+    assert Leases(objects, 0.3, "dead", "0" * 32).candidate("trace", "a").attempt()
+    with turn(context, "trace", context.leases.candidate("trace", "a"), lambda: None) as commit:
+        assert commit is None
+    assert context.lineage.degraded is None
 
 
 def plan_state(url: str, traces: Path) -> str:

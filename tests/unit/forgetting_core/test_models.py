@@ -147,3 +147,13 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     check_adapter(None, "b" * 64)
     with pytest.raises(InputError, match="trained on a base model with digest aaaa"):
         check_adapter(tmp_path, "b" * 64)
+
+
+def test_a_rank_that_is_sent_its_weights_reads_none_and_knows_the_same_shapes(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    read = load_base(tmp_path, dtype="float64", device="cpu").state_dict()
+    known = load_base(tmp_path, dtype="float64", device="meta").state_dict()
+    assert {value.device.type for value in known.values()} == {"meta"}
+    assert {name: (value.shape, value.dtype) for name, value in known.items()} == {
+        name: (value.shape, value.dtype) for name, value in read.items()
+    }
