@@ -16,11 +16,14 @@ install: .venv/installed
 demo: install
 	$(BIN)/forgetting run demo
 
+# A process per core; the tests of a file stay together, as they share servers and models.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-e2e: install
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 check: install
 	$(BIN)/ruff format --check .
