@@ -54,6 +54,13 @@ class Recipe(Config):
             raise ValueError("baselines: `random` needs an objective that reads labels; `sft` reads none")
         if self.split.reference_rows == 0 and self.reference.model is None:
             raise ValueError("split.reference_rows: 0 leaves nothing to train a reference on; name reference.model")
+        if not self.split.validation_rows:
+            for name, training in (("reference", self.reference), ("forget", self.forget)):
+                if training.eval_steps is not None:
+                    raise ValueError(
+                        f"{name}.eval_steps: {training.eval_steps} has no rows to measure the loss of; set "
+                        "split.validation_rows, such as 100, or leave eval_steps out"
+                    )
         if self.forget.normalization == "microbatch":
             size = self.execution.micro_batch
             if isinstance(size, str) or self.forget.rows_per_step % size:
