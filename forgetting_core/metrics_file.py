@@ -21,6 +21,11 @@ A line of step 0 comes first where something was measured before the training.
 CURVES = "train/"
 """Put before the names of the values where others hear of them; those with a part of their own keep it."""
 
+VALIDATION_LOSS = "validation/loss"
+"""Mean held-out loss after the step, in nats per response token; only of steps at which it was measured."""
+VALIDATION_STDERR = "validation/loss_stderr"
+"""Its standard error when rows are the independent draws; absent with a single row."""
+
 
 def curves_of(values: Mapping[str, float]) -> dict[str, float]:
     """The values of a line by the names that others hear."""

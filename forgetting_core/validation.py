@@ -15,14 +15,10 @@ import torch
 from forgetting_core.batching import MicroBatch, padded_batches
 from forgetting_core.errors import InputError, NumericalError
 from forgetting_core.evaluation.held_out import ratio_with_stderr
+from forgetting_core.metrics_file import VALIDATION_LOSS, VALIDATION_STDERR
 from forgetting_core.ranks import Ranks
 from forgetting_core.tables import TokenRows
 from forgetting_core.token_loss import TokenLossModel
-
-LOSS = "validation/loss"
-"""The curve: nats per response token."""
-STDERR = "validation/loss_stderr"
-"""Its standard error when rows are the independent draws; absent with a single row."""
 
 
 class Validation:
@@ -65,4 +61,4 @@ class Validation:
                 f"training: the validation loss is {loss}; lower the learning rate or forget.lambda.t_max, or use "
                 "float32"
             )
-        return {LOSS: loss} if error is None else {LOSS: loss, STDERR: error}
+        return {VALIDATION_LOSS: loss} if error is None else {VALIDATION_LOSS: loss, VALIDATION_STDERR: error}

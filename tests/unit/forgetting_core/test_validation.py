@@ -1,4 +1,4 @@
-"""Held-out loss during a training: the loss of the model as it is, at the steps that were asked for, and no trace."""
+"""Held-out loss during a training: the loss of the model as it is, at the steps asked for, and no trace."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,12 @@ import pytest
 from forgetting_core.config import ForgetConfig, LoraConfig, SftConfig, identity
 from forgetting_core.errors import InputError, Interrupted
 from forgetting_core.evaluation.held_out import held_out_loss
+from forgetting_core.metrics_file import VALIDATION_LOSS as LOSS
+from forgetting_core.metrics_file import VALIDATION_STDERR as STDERR
 from forgetting_core.models import load_checkpoint
 from forgetting_core.progress import Progress
 from forgetting_core.recipe import parse_recipe
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
-from forgetting_core.validation import LOSS, STDERR
 from tests.tiny import token_rows, write_rows
 from tests.unit.forgetting_core.test_training import (
     FULL,
@@ -25,7 +26,6 @@ from tests.unit.forgetting_core.test_training import (
     difference,
     labels,
     rows,
-    stored_curves,
     train,
 )
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from forgetting_core.config import ExecutionConfig, ForgetConfig, LoraConfig
 from forgetting_core.errors import Interrupted, NumericalError
+from forgetting_core.metrics_file import VALIDATION_LOSS
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
-from forgetting_core.validation import LOSS
 from infra.launch import Launcher
 from tasks.child import Job, run_job
 from tasks.forget import compute
@@ -90,7 +90,7 @@ def furthest(one: Job, other: Job) -> float:
 def validation_losses(item: Job) -> dict[int, float]:
     """By optimizer step."""
     lines = map(json.loads, (item.out / "aux/metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line[LOSS] for line in lines if LOSS in line}
+    return {line["step"]: line[VALIDATION_LOSS] for line in lines if VALIDATION_LOSS in line}
 
 
 @pytest.mark.parametrize(
