@@ -27,6 +27,8 @@ ERRORS = 2.0
 
 For held-out losses they are those of two independent samples. Both are of the same rows, so the true error is
 smaller, and the rule careful."""
+FEWEST_STEPS = 20
+"""With fewer a tenth of the training is a single step, and its noise hides any gain of so short a training."""
 DOMINANT_SHARE = 0.5
 """Of the negatives that one kind of token makes up: then forgetting is mostly about it."""
 DOMINANT_EXCESS = 1.5
@@ -107,7 +109,7 @@ def _held_out(recipe: Recipe, models: Mapping[str, Metrics], curves: Mapping[str
 
 def _positives(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarning]:
     curve = curves.get("loss_positive")
-    if curve is None or len(curve.values) < 2:
+    if curve is None or len(curve.values) < FEWEST_STEPS:
         return
     first, last = ends(curve)
     error = _scatter(curve.values) * math.sqrt(2 / end_length(curve))
