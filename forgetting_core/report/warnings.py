@@ -135,26 +135,29 @@ def _reference(
         return
     base, reference = _loss_of(models, BASE), _loss_of(models, "reference")
     median = statistics["median_influence"]
+    advice = (
+        "train the reference on more or cleaner rows (split.reference_rows, data.reference) or more gently "
+        "(reference.epochs, reference.learning_rate)"
+    )
     if base and reference:
         if reference[0] < base[0]:
             return
         found = (
-            f"the loss of the validation rows is {_shown(reference)} under the reference, {_shown(base)} under base"
+            f"the loss of the validation rows is {_shown(reference)} nats under the reference and {_shown(base)} "
+            f"under the base; the median influence of the training split is {median:.3f}"
+        )
+        advice = (
+            "if the validation rows are as noisy as the training rows, a good reference loses there, and nothing "
+            f"is wrong: compare the two on a benchmark; otherwise {advice}"
         )
     elif median <= 0:
         found = (
             "half of the training split's response tokens are no likelier under the reference than under the base "
-            f"(median influence {median:.4f} nats)"
+            f"(median influence {median:.3f} nats), so influence is no sign of what is worth learning"
         )
     else:
         return
-    yield RunWarning(
-        "reference no better than the base",
-        f"{found}; influence is then no sign of what is worth learning",
-        "train the reference on more or cleaner rows (split.reference_rows, data.reference) or more gently "
-        "(reference.epochs, reference.learning_rate); on validation rows as noisy as the training rows this is to "
-        "be expected",
-    )
+    yield RunWarning("reference no better than the base", found, advice)
 
 
 def _format_tokens(recipe: Recipe, statistics: Mapping[str, Any]) -> Iterator[RunWarning]:

@@ -128,7 +128,8 @@ def test_positives_that_do_not_gain_are_told_beside_the_noise() -> None:
 def test_a_reference_that_is_no_better_than_the_base_is_told() -> None:
     kind = "reference no better than the base"
     found = one(warned(held_out={"reference": (2.0, 0.1)}), kind)
-    assert "2.000 ± 0.100 under the reference" in found.found and "split.reference_rows" in found.advice
+    assert "2.000 ± 0.100 nats under the reference and 2.000 ± 0.100 under the base" in found.found
+    assert "validation rows are as noisy" in found.advice and "split.reference_rows" in found.advice
     models = {"base": {"held_out": {"loss": 2.0, "loss_stderr": 0.1}}}  # the reference itself was not evaluated
     silent = find_warnings(recipe(), STATISTICS, models, {})
     unhelpful = find_warnings(recipe(), {**STATISTICS, "median_influence": 0.0}, models, {})
