@@ -102,7 +102,8 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
         context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
         _end(context, "FINISHED", metrics=metrics)
         return
-    model_tags = _told(recipe)
+    kinds = [fault["kind"] for fault in outcome.faults]
+    model_tags = _told(recipe) | ({"warnings": ", ".join(kinds)} if kinds else {})
     record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
     context.store.write_head(recipe.name, record)

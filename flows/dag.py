@@ -101,7 +101,11 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     if reference is None:
         reference = to.step(
             StepCall("reference", REFERENCE, {"reference": recipe.reference}),
-            {"base": base, "data": split["reference"]},
+            {
+                "base": base,
+                "data": split["reference"],
+                "validation": split["validation"] if recipe.reference.eval_steps else None,
+            },
         )
 
     score = {"score": recipe.score}
@@ -137,6 +141,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
                 "data": train,
                 "token_labels": token_labels.get(name, token_labels["partition"]) if labelled else None,
                 "loss_base": loss_base if bounded else None,
+                "validation": split["validation"] if objective.eval_steps else None,
             },
         )
 

@@ -22,8 +22,17 @@ class Outcome:
 
     @property
     def warnings(self) -> list[str]:
-        """Cached steps whose code has changed without a new version."""
-        return code_warnings((result.step, label, result.code_changes) for label, result in self.steps.items())
+        """Cached steps whose code has changed without a new version, and the faults that the report has found."""
+        changed = code_warnings((result.step, label, result.code_changes) for label, result in self.steps.items())
+        faults = (f"{fault['kind']}: {fault['found']}. To change: {fault['advice']}" for fault in self.faults)
+        return [*changed, *faults]
+
+    @property
+    def faults(self) -> list[dict[str, str]]:
+        """What went wrong in the run although its steps succeeded; see `forgetting_core.report.warnings`."""
+        report = self.steps.get("report")
+        found: list[dict[str, str]] = report.summary["warnings"] if report else []
+        return found
 
     @property
     def metrics(self) -> dict[str, Any]:

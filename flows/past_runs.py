@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from flows.dag import SPECS
-from forgetting_core.metrics_file import CURVES
+from forgetting_core.metrics_file import curves_of
 from infra.ancestry import Records, record_faults
 from infra.commits import Commit
 from infra.inventory import HEADS, RUNS, Record, Run, read_runs
@@ -108,7 +108,7 @@ def curve_points(store: Store, step: PastStep) -> list[Point]:
         values = json.loads(line)
         milliseconds = values.pop("milliseconds", int(step.started.timestamp() * 1000))
         number = values.pop("step")
-        points.append(Point(number, {f"{CURVES}{name}": value for name, value in values.items()}, milliseconds))
+        points.append(Point(number, curves_of(values), milliseconds))
     return points
 
 

@@ -6,6 +6,7 @@ attempt that completes has heard exactly what the file says, whatever was lost o
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,28 +14,41 @@ from typing import Any
 from forgetting_core.progress import Progress, now
 
 METRICS_FILE = "metrics.jsonl"
-"""Of `aux/`: a line per optimizer step with `step` (from 1), `milliseconds` (since the epoch), and its values."""
+"""Of `aux/`: a line per optimizer step with `step` (from 1), `milliseconds` (since the epoch), and its values.
+
+A line of step 0 comes first where something was measured before the training.
+"""
 CURVES = "train/"
-"""Put before the names of the values where others hear of them."""
+"""Put before the names of the values where others hear of them; those with a part of their own keep it."""
+
+VALIDATION_LOSS = "validation/loss"
+"""Mean held-out loss after the step, in nats per response token; only of steps at which it was measured."""
+VALIDATION_STDERR = "validation/loss_stderr"
+"""Its standard error when rows are the independent draws; absent with a single row."""
+
+
+def curves_of(values: Mapping[str, float]) -> dict[str, float]:
+    """The values of a line by the names that others hear."""
+    return {name if "/" in name else f"{CURVES}{name}": value for name, value in values.items()}
 
 
 class MetricsFile:
     """`metrics.jsonl` in the making. Used as `with MetricsFile(…) as metrics_file`."""
 
-    def __init__(self, path: Path, start: int, progress: Progress) -> None:
-        """Go on after `start` steps, without what a killed attempt wrote after its last checkpoint.
+    def __init__(self, path: Path, progress: Progress, *, resumed: bool) -> None:
+        """Go on with the file of a checkpoint if the training is `resumed`, else with an empty one.
 
-        The steps before are told to `progress` again as of when they were: this attempt is a run of its own to it.
+        The steps in it are told to `progress` again as of when they were: this attempt is a run of its own to it.
         """
         self.last: dict[str, Any] = {}
         """The values of the last step."""
         self._progress = progress
         self._path = path
-        self._file = path.open("a+b")
-        self._file.seek(0)
-        for _ in range(start):
-            self._tell(json.loads(self._file.readline()))
-        self._file.truncate()
+        self._file = path.open("a+b" if resumed else "wb")
+        if resumed:
+            self._file.seek(0)
+            for line in self._file:
+                self._tell(json.loads(line))
 
     def __enter__(self) -> "MetricsFile":
         return self
@@ -45,7 +59,7 @@ class MetricsFile:
         self._file.close()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Optimizer step `step` is done."""
+        """Optimizer step `step` is done; 0 before the first."""
         record = {"step": step, "milliseconds": now(), **values}
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
@@ -58,5 +72,4 @@ class MetricsFile:
 
     def _tell(self, record: dict[str, Any]) -> None:
         self.last = {name: value for name, value in record.items() if name not in ("step", "milliseconds")}
-        curves = {f"{CURVES}{name}": value for name, value in self.last.items()}
-        self._progress.log(record["step"], curves, record["milliseconds"])
+        self._progress.log(record["step"], curves_of(self.last), record["milliseconds"])

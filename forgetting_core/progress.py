@@ -26,7 +26,7 @@ class Progress:
             raise Interrupted
 
     def log(self, step: int, metrics: dict[str, float], milliseconds: int) -> None:
-        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1.
+        """Values of the curves (`train/loss_positive`, …) after optimizer step `step`, counted from 1 (0: before).
 
         `milliseconds` (as of `now`) is when the step was done. A resumed training logs its earlier steps again.
         """

@@ -16,7 +16,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast, reduce
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from forgetting_core.models import causal_lm
@@ -69,6 +69,11 @@ class Ranks:
             return model
         prepared: nn.Module = self.accelerator.prepare(model)
         return prepared
+
+    def reshard(self, model: nn.Module) -> None:
+        """After a forward pass that no backward pass follows: a sharded model is spread again."""
+        if isinstance(model, FSDPModule):
+            model.reshard()
 
     def deal(self, items: Sequence[_T], idle: Callable[[_T], _T]) -> list[_T]:
         """This rank's share; where others have one more, `idle(first item)`, since all must take equally many."""

@@ -33,6 +33,7 @@ from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
 from forgetting_core.token_loss import TokenLossModel
 from forgetting_core.training_data import AnyObjective, TrainingData, read_training_data
+from forgetting_core.validation import Validation
 
 
 def fine_tune(
@@ -43,6 +44,7 @@ def fine_tune(
     data: Path,
     token_labels: Path | None = None,
     loss_base: Path | None = None,
+    validation: Path | None = None,
     out: Path,
     work: Path,
     execution: ExecutionConfig,
@@ -50,12 +52,13 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train `base` on `data` and write a checkpoint folder; curves go to `aux/metrics.jsonl`.
 
-    `token_labels` is read by `forget` and `ignore`, `loss_base` by bounded forgetting. `work` keeps training
-    checkpoints between attempts: an interrupted run goes on from the newest. Raises `InputError` when there is
-    nothing to train on, `NumericalError` when a loss or gradient is not finite.
+    `token_labels` is read by `forget` and `ignore`, `loss_base` by bounded forgetting, `validation` where
+    `eval_steps` is set. `work` keeps training checkpoints between attempts: an interrupted run goes on from the
+    newest. Raises `InputError` when there is nothing to train on or to validate by, `NumericalError` when a loss
+    or gradient is not finite.
     """
     training_data = read_training_data(config, data, token_labels, loss_base)
-    run = TrainingRun(config, training_data, base, work, execution, progress)
+    run = TrainingRun(config, training_data, base, work, execution, progress, validation)
     started = time.perf_counter()
     run.train()
     model = run.whole_model(base)
@@ -86,6 +89,7 @@ class TrainingRun:
         work: Path,
         execution: ExecutionConfig,
         progress: Progress,
+        validation: Path | None = None,
     ) -> None:
         self.config, self.data, self.work = config, data, work
         self.execution, self.progress = execution, progress
@@ -95,7 +99,12 @@ class TrainingRun:
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
         start = self.ranks.sharding_device if self.sharded else self.device
         self.model = build_model(config, base, start, execution.gradient_checkpointing)
-        check_lengths(self.model.model, int(data.rows.lengths.max(initial=0)))
+        self.validation = None
+        if config.eval_steps is not None:
+            assert validation is not None  # an input then
+            self.validation = Validation(validation, execution.micro_batch)
+        for rows in (data.rows, *([self.validation.rows] if self.validation else [])):
+            check_lengths(self.model.model, int(rows.lengths.max(initial=0)))
         self.forward = self.ranks.spread(self.model, sharded=self.sharded)
         self.parameters = [value for value in self.model.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -117,6 +126,8 @@ class TrainingRun:
         tokens = self.data.rows.count(self.data.sign != 0)
         done, seen, total = start, 0, int(tokens.sum()) * self.config.epochs
         with self._metrics_file(start) as metrics_file:
+            if not start and self.validation:
+                metrics_file.log(0, self._validate(0))
             try:
                 for step, rows in enumerate(optimizer_steps(self.config, len(self.data.rows))):
                     seen += int(tokens[rows].sum())
@@ -124,7 +135,7 @@ class TrainingRun:
                         continue
                     values = self.step(step, rows)
                     done = step + 1
-                    metrics_file.log(done, values)
+                    metrics_file.log(done, values | self._validate(done))
                     self.progress.advance(seen, total, "tokens")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
                         self._save(done, metrics_file)
@@ -137,17 +148,24 @@ class TrainingRun:
     def _metrics_file(self, start: int) -> MetricsFile:
         """It begins with what the checkpoint has of it; that of a rank which does not report is scratch."""
         if not self.ranks.main:
-            return MetricsFile(self.work / f"rank-{self.ranks.index}.jsonl", 0, self.progress)
+            return MetricsFile(self.work / f"rank-{self.ranks.index}.jsonl", self.progress, resumed=False)
         path = self.work / METRICS_FILE
         if start:
             shutil.copyfile(checkpoint_folder(self.work, start) / METRICS_FILE, path)
-        return MetricsFile(path, start, self.progress)
+        return MetricsFile(path, self.progress, resumed=start > 0)
 
     def _save(self, done: int, metrics_file: MetricsFile) -> None:
         metrics = metrics_file.sync() if self.ranks.main else None
         saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, metrics)
         if saved is not None:
             self.progress.saved(done, saved)
+
+    def _validate(self, done: int) -> dict[str, float]:
+        """The held-out loss after `done` optimizer steps, if it is due then."""
+        every = self.config.eval_steps
+        if self.validation is None or every is None or (done % every and done < self.total):
+            return {}
+        return self.validation.measure(self.model, self.ranks, self._autocast)
 
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""

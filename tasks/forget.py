@@ -16,6 +16,7 @@ def compute(job: Job, progress: Progress) -> Summary:
         data=job.path("data"),
         token_labels=job.optional("token_labels"),
         loss_base=job.optional("loss_base"),
+        validation=job.optional("validation"),
         out=job.out,
         work=job.work,
         execution=job.execution,
@@ -28,7 +29,7 @@ FORGET = StepSpec(
     version=3,
     compute=compute,
     kind="model",
-    optional=("token_labels", "loss_base"),
+    optional=("token_labels", "loss_base", "validation"),
     on_device=True,
     trains=True,
 )

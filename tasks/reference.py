@@ -14,6 +14,7 @@ def compute(job: Job, progress: Progress) -> Summary:
         base=job.path("base"),
         base_digest=job.digests["base"],
         data=job.path("data"),
+        validation=job.optional("validation"),
         out=job.out,
         work=job.work,
         execution=job.execution,
@@ -21,4 +22,12 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-REFERENCE = StepSpec("reference", version=2, compute=compute, kind="model", on_device=True, trains=True)
+REFERENCE = StepSpec(
+    "reference",
+    version=2,
+    compute=compute,
+    kind="model",
+    optional=("validation",),
+    on_device=True,
+    trains=True,
+)

@@ -1,14 +1,15 @@
 """The recipe: one experiment, everything pinned.
 
 Every field is part of the identity of the steps that see it, unless it carries the marker `Execution`
-(how and where a step is computed, or a path whose *content* enters the identity instead). A forgotten marker
-costs a re-run, never a stale result.
+(how and where a step is computed, or a path whose *content* enters the identity instead) or is null and marked
+`AbsentWhenNull`. A forgotten marker costs a re-run, never a stale result.
 """
 
 from forgetting_core.config.data import DataConfig, DataSources, HubData, ModelSource, SplitConfig
 from forgetting_core.config.evaluate import BenchmarkConfig, DiversityConfig, EvaluateConfig
 from forgetting_core.config.execution import ExecutionConfig
 from forgetting_core.config.fields import (
+    AbsentWhenNull,
     Config,
     Count,
     Dtype,
@@ -37,6 +38,7 @@ from forgetting_core.config.training import (
 )
 
 __all__ = [
+    "AbsentWhenNull",
     "Baseline",
     "BenchmarkConfig",
     "Config",

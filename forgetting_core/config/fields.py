@@ -11,6 +11,13 @@ class Execution:
     """Marks a field that does not change what a step computes: `Annotated[T, Execution]`."""
 
 
+class AbsentWhenNull:
+    """Marks a field that enters the identity only when it is set: `Annotated[T | None, AbsentWhenNull]`.
+
+    For what is added to a config later and is off by default: results from before it keep their fingerprints.
+    """
+
+
 class Config(BaseModel):
     """Base of all configs: immutable, unknown keys refused.
 
@@ -23,12 +30,13 @@ class Config(BaseModel):
 
 
 def identity(value: Any) -> Any:
-    """Plain JSON data of `value` without its `Execution` fields: what enters a fingerprint."""
+    """Plain JSON data of `value` without its `Execution` and unset `AbsentWhenNull` fields: for a fingerprint."""
     if isinstance(value, BaseModel):
         return {
             info.alias or name: identity(getattr(value, name))
             for name, info in type(value).model_fields.items()
             if Execution not in info.metadata
+            and not (AbsentWhenNull in info.metadata and getattr(value, name) is None)
         }
     if isinstance(value, list | tuple):
         return [identity(item) for item in value]

@@ -54,16 +54,28 @@ class Recipe(Config):
             raise ValueError("baselines: `random` needs an objective that reads labels; `sft` reads none")
         if self.split.reference_rows == 0 and self.reference.model is None:
             raise ValueError("split.reference_rows: 0 leaves nothing to train a reference on; name reference.model")
-        if self.evaluate.diversity is not None and self.split.validation_rows == 0:
-            raise ValueError(
-                "evaluate.diversity needs the prompts of validation rows, and split.validation_rows is 0; set that "
-                f"to {self.evaluate.diversity.prompts} or more, or evaluate.diversity to null"
-            )
         if self.forget.normalization == "microbatch":
             size = self.execution.micro_batch
             if isinstance(size, str) or self.forget.rows_per_step % size:
                 raise ValueError(
                     f"forget.normalization `microbatch` needs execution.micro_batch to be a divisor of "
                     f"forget.rows_per_step = {self.forget.rows_per_step}, not {size!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_rows_where_they_are_needed(self) -> "Recipe":
+        if self.split.validation_rows:
+            return self
+        if self.evaluate.diversity is not None:
+            raise ValueError(
+                "evaluate.diversity needs the prompts of validation rows, and split.validation_rows is 0; set that "
+                f"to {self.evaluate.diversity.prompts} or more, or evaluate.diversity to null"
+            )
+        for name, training in (("reference", self.reference), ("forget", self.forget)):
+            if training.eval_steps is not None:
+                raise ValueError(
+                    f"{name}.eval_steps: {training.eval_steps} has no rows to measure the loss of; set "
+                    "split.validation_rows, such as 100, or leave eval_steps out"
                 )
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from forgetting_core.config.data import ModelSource
-from forgetting_core.config.fields import Config, Dtype, Positive, Ratio
+from forgetting_core.config.fields import AbsentWhenNull, Config, Dtype, Positive, Ratio
 
 
 class LoraConfig(Config):
@@ -36,6 +36,9 @@ class TrainingConfig(Config):
     seed: int = 42
     dtype: Dtype = "bfloat16"
     """Of the computation. LoRA keeps adapters, full fine-tuning keeps all weights in float32 meanwhile."""
+    eval_steps: Annotated[Positive | None, AbsentWhenNull] = None
+    """Optimizer steps between two measurements of the validation rows' loss, which also begin and end the training;
+    null: none. They change no weight, but cost a forward pass over these rows each."""
 
 
 class ReferenceConfig(TrainingConfig):

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forgetting_core.metrics_file import VALIDATION_LOSS, VALIDATION_STDERR
 from forgetting_core.report.benchmarks import MODELS
 
 CURVES = {
     "loss_positive": "loss of positive tokens (nats)",
     "loss_negative": "loss of negative tokens (nats)",
+    VALIDATION_LOSS: "loss of held-out rows (nats)",
     "lambda": "λ, weight of forgetting",
     "lr": "learning rate",
     "grad_norm": "norm of the gradient",
 }
 """What is shown of each optimizer step, in this order."""
+READ = (*CURVES, VALIDATION_STDERR)
 POINTS = 60
 """Drawn of one curve at most; a longer one is drawn as the means of equally many neighbouring steps."""
 END_SHARE = 0.1
@@ -39,7 +42,7 @@ class Thinned(Curve):
 
 
 def read_curves(curves: Mapping[str, str | None]) -> dict[str, dict[str, Curve]]:
-    """{model: {quantity: curve}} of those that have points, whole; quantities are those of `CURVES`."""
+    """{model: {quantity: curve}} of those that have points, whole; quantities are those of `READ`."""
     found = {model_of(label): _read(lines) for label, lines in curves.items() if lines}
     return {model: found[model] for model in MODELS if model in found}
 
@@ -52,7 +55,7 @@ def model_of(label: str) -> str:
 def _read(lines: str) -> dict[str, Curve]:
     points = [json.loads(line) for line in lines.splitlines()]
     found = {}
-    for name in CURVES:
+    for name in READ:
         there = [point for point in points if name in point]
         if there:
             steps, values = (np.array([point[key] for point in there], np.float64) for key in ("step", name))
@@ -69,7 +72,12 @@ def thinned(curve: Curve) -> Thinned:
     return Thinned(steps, values, low, high)
 
 
+def end_length(curve: Curve) -> int:
+    """How many points a tenth of the steps are."""
+    return max(1, int(END_SHARE * len(curve.values)))
+
+
 def ends(curve: Curve) -> tuple[float, float]:
     """Means over the first and the last tenth of the steps."""
-    length = max(1, int(END_SHARE * len(curve.values)))
+    length = end_length(curve)
     return float(curve.values[:length].mean()), float(curve.values[-length:].mean())

@@ -7,6 +7,7 @@ by its hash, browses the rows, and without it the first of them can still be rea
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
 from forgetting_core.report import charts, model_charts
 from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_metrics
-from forgetting_core.report.curves import CURVES, POINTS, ends, model_of, read_curves
+from forgetting_core.report.curves import CURVES, POINTS, Curve, ends, model_of, read_curves
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.run_graph import draw_graph
 from forgetting_core.report.scored_split import ScoredSplit, read_scored_split
@@ -28,6 +29,7 @@ from forgetting_core.report.statistics import count_everything
 from forgetting_core.report.sweep import read_sweep
 from forgetting_core.report.token_text import TokenText, visible
 from forgetting_core.report.token_view import static_rows
+from forgetting_core.report.warnings import RunWarning, find_warnings
 from forgetting_core.run_facts import RunFacts
 
 REPORT_FILE = "report.html"
@@ -52,10 +54,12 @@ def write_report(
     """Write `report.html` and `statistics.json`; the same inputs give the same bytes.
 
     `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` the folders with a
-    `metrics.json` for each model. `facts` are on the page only, so the artifact's content is `statistics.json`.
+    `metrics.json` for each model. `facts` are on the page and in the warnings only, so the artifact's content is
+    `statistics.json`.
 
-    Returns `{"tokens", "negative_share"}`, and where planted noise is known `"noise"`: its tokens and share, the
-    share of it called negative, chance, precision, and the ROC AUC of −influence as its detector.
+    Returns `{"tokens", "negative_share", "warnings"}`, the last as `find_warnings` has them, and where planted
+    noise is known `"noise"`: its tokens and share, the share of it called negative, chance, precision, and the ROC
+    AUC of −influence as its detector.
 
     Raises `InputError` when the artifacts are of different splits or one cannot be read.
     """
@@ -68,10 +72,15 @@ def write_report(
             token["token"] = text.token_with_spaces(token["id"])
     statistics |= {"partition": identity(recipe.partition), "benchmarks": benchmark_table(models)}
     write_json(out / STATISTICS_FILE, statistics)
-    page = render_page(recipe, statistics, models, facts, split, text)
+    curves = read_curves(facts.curves)
+    warnings = find_warnings(recipe, statistics, models, curves)
+    page = render_page(recipe, statistics, models, facts, curves, warnings, split, text)
     (out / REPORT_FILE).write_text(page, encoding="utf-8", newline="\n")
     progress.advance(statistics["tokens"], statistics["tokens"], "tokens")
-    return {key: statistics[key] for key in ("tokens", "negative_share", "noise") if key in statistics}
+    summary: dict[str, Any] = {
+        key: statistics[key] for key in ("tokens", "negative_share", "noise") if key in statistics
+    }
+    return {**summary, "warnings": [asdict(warning) for warning in warnings]}
 
 
 def render_page(
@@ -79,6 +88,8 @@ def render_page(
     statistics: dict[str, Any],
     models: Mapping[str, Metrics],
     facts: RunFacts,
+    curves: Mapping[str, Mapping[str, Curve]],
+    warnings: Sequence[RunWarning],
     split: ScoredSplit,
     text: TokenText,
 ) -> str:
@@ -100,7 +111,6 @@ def render_page(
     }
     script = environment.get_template("browse.js.j2").render()
     chosen = choose_rows(split)
-    curves = read_curves(facts.curves)
     sweep = read_sweep(facts.sweep, models)
     return environment.get_template("page.html.j2").render(
         recipe=recipe,
@@ -125,8 +135,9 @@ def render_page(
         facts=facts,
         signs=STATE_SIGNS,
         graph=draw_graph([step for step in facts.steps if step.state != "given"]),
+        warnings=warnings,
         curves=curves,
-        curve_names=CURVES,
+        curve_names=[name for name in CURVES if any(name in of_model for of_model in curves.values())],
         curve_ends={
             model: {name: ends(curve) for name, curve in of_model.items()} for model, of_model in curves.items()
         },

@@ -28,6 +28,7 @@ def count_everything(split: ScoredSplit, class_of: Callable[[int], str]) -> dict
     found: dict[str, Any] = {
         **counted,
         "negative_share": counted["negative_tokens"] / counted["tokens"],
+        "median_influence": float(np.median(score)),
         "rows": len(split.rows),
         "rows_without_response": int(len(split.rows) - len(np.unique(split.row_of_token()[response]))),
         "by_source": by_source(split),

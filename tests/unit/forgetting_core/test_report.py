@@ -280,7 +280,7 @@ def test_noise_is_left_out_where_unknown(html: str, tmp_path: Path) -> None:
     assert 'id="noise"' in html
     assert "labels at random" in html
     summary = make_inputs(tmp_path, noise=False).write(tmp_path / "out")
-    assert set(summary) == {"tokens", "negative_share"}
+    assert set(summary) == {"tokens", "negative_share", "warnings"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "oise" not in re.sub("<(style|script)>.*?</\\1>", "", page, flags=re.DOTALL)
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / "metrics.json").write_text(json.dumps({HOSTILE_NAME: metrics["boolq"], **metrics}))
     evaluate = inputs.recipe.evaluate.model_copy(update={"tasks": [HOSTILE_NAME]})
     inputs.recipe = inputs.recipe.model_copy(update={"evaluate": evaluate})
-    inputs.write(folder / "out", facts=FACTS)
+    runaway = "\n".join(json.dumps({"step": step, "loss_negative": step}) for step in range(1, 11))
+    inputs.write(folder / "out", facts=replace(FACTS, curves={**FACTS.curves, "forget": runaway}))
     return folder / "out" / "report.html"
 
 
@@ -83,6 +84,15 @@ def test_hostile_text_is_text(visit: Visit) -> None:
     assert page.locator("script").count() == 2
     assert page.locator("img").count() == 0
     assert not set(page.inner_text("body")) & set("\x00\x1b\u202e")
+
+
+def test_warnings_are_the_first_thing_that_is_read_and_one_click_away(visit: Visit) -> None:
+    page = visit.page
+    assert page.locator("section").first.get_attribute("id") == "warnings"
+    shown = page.inner_text("#warnings")
+    assert "negative loss running away" in shown and "What to change: lower forget.lambda.t_max" in shown
+    page.get_by_role("navigation").get_by_role("link").first.click()
+    assert page.evaluate("location.hash") == "#warnings"
 
 
 def test_search_finds_rows_by_text_and_source(visit: Visit) -> None:

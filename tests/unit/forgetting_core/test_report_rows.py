@@ -100,7 +100,7 @@ def test_two_hundred_long_rows_stay_under_five_megabytes(text: TokenText) -> Non
             "partition": {"rho": "0.7"},
         }
     )
-    page = render_page(recipe, statistics, {}, RunFacts(), split, text)
+    page = render_page(recipe, statistics, {}, RunFacts(), {}, [], split, text)
     found = DATA.search(page)
     assert found and len(json.loads(found[1])["rows"]) == ROWS_EMBEDDED
     assert len(page.encode()) < 5_000_000

@@ -66,6 +66,7 @@ def train(
     out: Path,
     *,
     loss_base: Path | None = None,
+    validation: Path | None = None,
     progress: Progress | None = None,
     **execution: Any,
 ) -> dict[str, torch.Tensor]:
@@ -77,6 +78,7 @@ def train(
         data=data,
         token_labels=labels,
         loss_base=loss_base,
+        validation=validation,
         out=out,
         work=out.with_name(f"{out.name}-work"),
         execution=ExecutionConfig(device="cpu", **execution),

@@ -1,5 +1,6 @@
 """Training in several ranks: the same weights, one way to stop, and nobody left behind."""
 
+import json
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from forgetting_core.config import ExecutionConfig, ForgetConfig, LoraConfig
 from forgetting_core.errors import Interrupted, NumericalError
+from forgetting_core.metrics_file import VALIDATION_LOSS
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
@@ -43,6 +45,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ..
         "base": (save_model(tmp_path_factory.mktemp("base")),),
         "data": (write_rows(rows, tmp_path_factory.mktemp("data")),),
         "token_labels": (folder,),
+        "validation": (write_rows(token_rows(7, seed=9), tmp_path_factory.mktemp("validation")),),
     }
 
 
@@ -84,11 +87,17 @@ def furthest(one: Job, other: Job) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
+def validation_losses(item: Job) -> dict[int, float]:
+    """By optimizer step."""
+    lines = map(json.loads, (item.out / "aux/metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line[VALIDATION_LOSS] for line in lines if VALIDATION_LOSS in line}
+
+
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        pytest.param(2, {"mode": "full"}, id="two"),
-        pytest.param(2, {"mode": "lora", "lora": LORA, "sharding": "fsdp"}, id="sharded-lora"),
+        pytest.param(2, {"mode": "full", "eval_steps": 2}, id="two"),
+        pytest.param(2, {"mode": "lora", "lora": LORA, "sharding": "fsdp", "eval_steps": 1}, id="sharded-lora"),
         pytest.param(3, {"mode": "full", "max_grad_norm": 0.5}, id="three", marks=pytest.mark.slow),
         pytest.param(2, {"mode": "lora", "lora": LORA}, id="lora-with-dropout", marks=pytest.mark.slow),
         pytest.param(
@@ -111,6 +120,8 @@ def test_ranks_train_to_the_weights_of_one_process(
         assert summary[count] == expected[count]
     for curve in ("final_loss_positive", "final_loss_negative"):
         assert summary[curve] == pytest.approx(expected[curve], rel=1e-5)
+    assert validation_losses(together) == pytest.approx(validation_losses(alone), rel=1e-5)
+    assert bool(validation_losses(alone)) == ("eval_steps" in settings)
     names = {path.relative_to(alone.out) for path in alone.out.rglob("*")}
     assert {path.relative_to(together.out) for path in together.out.rglob("*")} == names
 
