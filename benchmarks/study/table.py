@@ -14,6 +14,8 @@ from forgetting_core.comparison import paired_difference
 
 Record = Mapping[str, Any]
 AGAINST = ("sft", "ignore")
+RESAMPLES = 4000
+"""Of the bootstrap: some hundred differences are to be made in a minute or two."""
 _ARM = {arm.name: arm for arm in ARMS}
 
 
@@ -92,7 +94,7 @@ def _line(setting: Setting, trained: Trained, reference: str) -> dict[str, Any]:
         other = Setting.of(_ARM[name], setting.noise, reference, setting.rho or "")
         theirs = trained.get(other, {})
         if other != setting and (both := sorted(ours.keys() & theirs.keys())):
-            against[name] = asdict(paired_difference(_items(ours, both), _items(theirs, both)))
+            against[name] = asdict(paired_difference(_items(ours, both), _items(theirs, both), resamples=RESAMPLES))
     accuracy = {seed: float(np.mean(result["items"])) for seed, result in ours.items()}
     return {
         "arm": setting.arm,
