@@ -63,5 +63,5 @@ def _lowest(line: Mapping[str, Any], width: float | None = None) -> float:
     """The smaller of the two lower ends: of the bootstrap intervals, or of means ± `width` standard errors."""
     found = [line["against"][name] for name in AGAINST]
     if width is None:
-        return min(difference["low"] for difference in found)
-    return min(difference["mean"] - width * difference["stderr"] for difference in found)
+        return min(float(difference["low"]) for difference in found)
+    return min(float(difference["mean"] - width * difference["stderr"]) for difference in found)
