@@ -132,6 +132,6 @@ def _is_of_its_own(noise: str, kind: Kind, reference: str, rho: str) -> bool:
     arms = kind.arms.values()
     if reference == NOISY and (noise == "0" or not any(arm.on_reference for arm in arms)):
         return False
-    if kind is ORACLE and noise == "0":
+    if kind == ORACLE and noise == "0":
         return False
     return rho == RHOS[0] or any(arm.on_rho for arm in arms)

@@ -81,4 +81,5 @@ def _draw(axes: Axes, condition: Mapping[str, Any]) -> None:
     axes.set_title(f"noise {condition['noise']}, {condition['reference']} reference{found}", fontsize=9)
     axes.set_xlabel("ρ")
     axes.set_ylabel("exact match")
-    axes.label_outer()
+    axes.set_xticks(sorted({float(line["rho"]) for line in condition["lines"] if line["rho"]}))
+    axes.tick_params(labelbottom=True, labelleft=True)  # sharing would hide them, beside empty places too

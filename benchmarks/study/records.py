@@ -52,7 +52,7 @@ def write_record(run: Run, outcome: Outcome, state: Path) -> dict[str, Any]:
         "rho": run.rho,
         "kind": run.kind.name,
         "arms": {arm.name: _arm(outcome, model) for model, arm in run.kind.arms.items()},
-        "detection": _detection(outcome) if run.kind is PUBLISHED else None,
+        "detection": _detection(outcome) if run.kind == PUBLISHED else None,
     }
     path = _path(run, state)
     path.parent.mkdir(parents=True, exist_ok=True)
