@@ -9,7 +9,7 @@ import pytest
 
 from forgetting_core.config import ForgetConfig, LoraConfig, SftConfig, identity
 from forgetting_core.errors import InputError, Interrupted
-from forgetting_core.evaluation.held_out import held_out_loss
+from forgetting_core.evaluation.held_out import mean_loss, row_losses
 from forgetting_core.metrics_file import VALIDATION_LOSS as LOSS
 from forgetting_core.metrics_file import VALIDATION_STDERR as STDERR
 from forgetting_core.models import load_checkpoint
@@ -57,7 +57,7 @@ def test_the_first_and_the_last_value_are_those_of_the_base_and_of_the_finished_
     assert list(found) == [0, 3, 6, 8]
     for checkpoint, value in ((None, found[0]), (out, found[8])):
         model = load_checkpoint(base, checkpoint, dtype="float32", device="cpu")
-        expected = held_out_loss(model, validation, micro_batch="auto", progress=Progress())
+        expected = mean_loss(row_losses(model, validation, micro_batch="auto", progress=Progress()))
         assert value == pytest.approx(expected["loss"], rel=1e-5)
     told = {step: curves for step, curves, _ in listener.heard if LOSS in curves}
     assert {step: curves[LOSS] for step, curves in told.items()} == found
