@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from forgetting_core.evaluation import is_headline
+from forgetting_core.evaluation import is_headline, is_shown
 
 SECONDS_BETWEEN_LINES = 10.0
 STATE_STYLES = {"ran": "green", "cached": "cyan", "evicted": "magenta", "failed": "bold red"}
@@ -162,14 +162,14 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
 
 
 def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
-    """(task, metric) of every value worth showing: no standard errors, counts (integers) or parts of a mean."""
+    """(task, metric) of every value worth showing."""
     return sorted(
         {
             (task, name)
             for tasks in models
             for task, values in tasks.items()
-            for name, value in values.items()
-            if not (name.endswith("_stderr") or isinstance(value, int) or _is_part(name, values))
+            for name in values
+            if is_shown(name, values)
         }
     )
 
@@ -177,12 +177,6 @@ def metric_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[
 def headline_columns(models: Iterable[Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str]]:
     """`metric_columns` for where there is little room."""
     return [column for column in metric_columns(models) if is_headline(*column)]
-
-
-def _is_part(name: str, values: Mapping[str, float]) -> bool:
-    """`f1.ar` is one of those that `f1` is the mean of."""
-    whole, dot, _ = name.partition(".")
-    return bool(dot) and whole in values
 
 
 def metric_cells(tasks: Mapping[str, Mapping[str, float]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from forgetting_core.comparison.items import Column, Evaluation, Items
 from forgetting_core.comparison.paired import Difference, paired_difference
 from forgetting_core.errors import InputError
+from forgetting_core.evaluation import is_shown
 
 Evaluations = Mapping[int, Mapping[str, Evaluation]]
 """{seed: {model: everything it was evaluated on}}; every seed has the same models."""
@@ -45,18 +46,12 @@ def compare(evaluations: Evaluations, against: str) -> dict[str, Any]:
             for of_models in evaluations.values()
             for evaluation in of_models.values()
             for task, values in evaluation.metrics.items()
-            for metric, value in values.items()
-            if not _is_beside(metric, value, values)
+            for metric in values
+            if is_shown(metric, values)
         }
     )
     lines = [_line(column, evaluations, models, against) for column in columns]
     return {"against": against, "seeds": seeds, "models": models, "lines": lines}
-
-
-def _is_beside(metric: str, value: float, values: Mapping[str, float]) -> bool:
-    """Standard errors, counts, and parts of a mean (`f1.ar` of `f1`)."""
-    whole, dot, _ = metric.partition(".")
-    return metric.endswith("_stderr") or isinstance(value, int) or (bool(dot) and whole in values)
 
 
 def _line(column: Column, evaluations: Evaluations, models: list[str], against: str) -> dict[str, Any]:
