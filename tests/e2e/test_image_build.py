@@ -99,7 +99,7 @@ def test_wheel_has_the_recipes_and_templates(image: Image, tmp_path: Path) -> No
     image.run("pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), ".")
     [wheel] = tmp_path.glob("*.whl")
     packages = ("flows/", "tasks/", "forgetting_core/", "infra/")
-    read_at_run_time = (".py", ".j2", "recipes/")
+    read_at_run_time = (".py", ".j2", "recipes/", "py.typed")
     needed = {
         file for file in tracked() if file.startswith(packages) and any(part in file for part in read_at_run_time)
     }

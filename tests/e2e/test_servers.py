@@ -74,6 +74,7 @@ def test_nano_on_servers(s3: SeaweedFS, mlflow_server: MlflowServer, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SMOLLM2_TOOL.is_file(), reason="../shared is not beside this checkout")
 def test_a_real_model_on_real_data_on_servers(s3: SeaweedFS, mlflow_server: MlflowServer, tmp_path: Path) -> None:
     model = tmp_path / "smollm2"

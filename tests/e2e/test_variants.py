@@ -13,6 +13,10 @@ ALONE = ("--set", "baselines=[]")
 BY_THRESHOLD = ("--set", "partition.threshold=0.0", "--set", "partition.rho=null")
 
 
+def evaluated(model: str) -> set[str]:
+    return {f"evaluate[{model},{task}]" for task in ("skills", "held_out")}
+
+
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(tmp_path_factory.mktemp("variants") / "state")
@@ -31,7 +35,7 @@ def test_a_threshold_and_its_share_are_shown_wherever_rho_is(cli: Cli, first: di
     assert changes == {"partition.rho": ("0.7", None), "partition.threshold": (None, "0")}
 
     document = cli.json("run", "nano", *ALONE, *BY_THRESHOLD)
-    assert ran(document) == {"partition", "forget", "evaluate[forget]", "report"}
+    assert ran(document) == {"partition", "forget", *evaluated("forget"), "report"}
     page = (Path(document["steps"]["report"]["uri"]) / "report.html").read_text(encoding="utf-8")
     assert "<title>nano, threshold=0 · forgetting</title>" in page
 
@@ -55,8 +59,8 @@ def test_baselines_with_other_labels_or_another_loss_run_beside_what_is_there(
         "partition[random]",
         "forget[npo]",
         "forget[random]",
-        "evaluate[npo]",
-        "evaluate[random]",
+        *evaluated("npo"),
+        *evaluated("random"),
         "report",
     }
     assert document["metrics"].keys() == {"npo", "random", "forget"}
