@@ -42,8 +42,8 @@ def opened(
 ) -> Iterator[RunContext]:
     """A run: connected to the store and the lineage, the one that steps find; recorded as failed by an exception.
 
-    `variant` is what is special about the run, by default how tokens are chosen; `params` go with it. `member` tells
-    it from others of a comparison.
+    `variant` is what is special about the run, by default how tokens are chosen; `params` go with it. `member`
+    tells it from others of a comparison.
     """
     if variant is None:
         variant, params = recipe.partition.rule, _told(recipe)

@@ -49,7 +49,7 @@ def run_steps(
     visit: Callable[[PrefectWalker], object],
     code_identity: CodeIdentity = "version",
 ) -> Outcome:
-    """Run every step that `visit` visits; again (all that is done is a hit) when an evicted one came out differently.
+    """Run all steps that `visit` visits; again (what is done is a hit) when an evicted one came out differently.
 
     Raises `StepFailedError`.
     """
