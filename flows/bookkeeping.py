@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.display import headline_columns
 from flows.outcome import Outcome
+from forgetting_core.comparison import PAGE_FILE
 from forgetting_core.config import Recipe, identity
 from infra.curves import CurveSender
 from infra.digests import DigestCache
@@ -22,7 +23,7 @@ from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
-from tasks.report_page import COMPARISON_PAGE, show_report
+from tasks.report_page import show_report
 from tasks.spec import StepResult
 
 DRAIN_SECONDS = 10.0
@@ -148,7 +149,7 @@ def record_comparison(context: RunContext, result: StepResult) -> None:
     metrics = numbers({"difference": result.summary["differences"]})
     context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
     _end(context, "FINISHED", metrics=metrics, summary={"store": context.store.root})
-    show_report(context.store, context.lineage, result.ref.uri, COMPARISON_PAGE)
+    show_report(context.store, context.lineage, result.ref.uri, PAGE_FILE)
 
 
 def record_failure(context: RunContext) -> None:

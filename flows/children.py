@@ -6,10 +6,12 @@ asked again until it answers, and a run that somebody deleted counts as failed.
 
 import logging
 import time
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -22,6 +24,7 @@ from flows.termination import ignore_further_signals
 from infra.errors import RequestError
 
 POLL_SECONDS = 3.0
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -47,8 +50,11 @@ class Children:
 
     def start(self, deployment: str, parameters: dict[str, Any]) -> FlowRun:
         """A run of `flow/deployment`. Raises `RequestError` when the server has no such deployment."""
+        once = str(uuid.uuid4())  # however often it is asked
         try:
-            run = run_deployment(deployment, parameters=parameters, timeout=0)
+            run = _answered(
+                lambda: run_deployment(deployment, parameters=parameters, timeout=0, idempotency_key=once)
+            )
         except ObjectNotFound:
             raise RequestError(
                 f"the server has no deployment {deployment}; register it in the checkout:"
@@ -60,24 +66,12 @@ class Children:
 
     def ended(self, run: FlowRun) -> FlowRun:
         """The run when it is over; how long it waits for a place in its pool is the pool's affair."""
-        away_since: float | None = None
         with get_client(sync_client=True) as client:
             while True:
-                try:
-                    run = _now(client, run)
-                except httpx.HTTPError as error:
-                    if not _is_outage(error):
-                        raise
-                    if away_since is None:
-                        away_since = time.monotonic()
-                        logger.warning("Prefect's server is away; it is asked until it answers: %r", error)
-                else:
-                    if away_since is not None:
-                        logger.warning("Prefect's server was away for %.0f s", time.monotonic() - away_since)
-                        away_since = None
-                    if run.state is not None and run.state.is_final():
-                        logger.info(account(run))
-                        return run
+                found = _answered(lambda: _now(client, run))
+                if found.state is not None and found.state.is_final():
+                    logger.info(account(found))
+                    return found
                 time.sleep(POLL_SECONDS)
 
     def _cancel_all(self) -> None:
@@ -104,6 +98,25 @@ def _now(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     except ObjectNotFound:
         gone: State[Any] = Crashed(name="Deleted", message="somebody deleted it on the server")
         return run.model_copy(update={"state": gone})
+
+
+def _answered(ask: Callable[[], T]) -> T:
+    """What the server says, when it does; an outage is told once when it begins, and once when it is over."""
+    away_since: float | None = None
+    while True:
+        try:
+            answer = ask()
+        except httpx.HTTPError as error:
+            if not _is_outage(error):
+                raise
+            if away_since is None:
+                away_since = time.monotonic()
+                logger.warning("Prefect's server is away; it is asked until it answers: %r", error)
+            time.sleep(POLL_SECONDS)
+        else:
+            if away_since is not None:
+                logger.warning("Prefect's server was away for %.0f s", time.monotonic() - away_since)
+            return answer
 
 
 def _is_outage(error: httpx.HTTPError) -> bool:

@@ -139,8 +139,8 @@ def compare(
     models: Annotated[
         str | None,
         typer.Option(
-            help="Models separated by commas, beside `forget`: base, reference, sft, ignore, npo, random."
-            " All but npo and random when left out."
+            help="Compared with `forget`, separated by commas: base, reference, sft, ignore, npo, random."
+            " The first four and the recipe's own baselines when left out."
         ),
     ] = None,
     set_: SetOption = None,
@@ -154,13 +154,13 @@ def compare(
     Settings.from_environment(store=store).prepare_environment()
     from flows.run_compare import compare_recipe
 
-    chosen = [name.strip() for name in models.split(",")] if models else None
+    chosen = None if models is None else [name.strip() for name in models.split(",")]
     raise typer.Exit(compare_recipe(recipe, _seeds(seeds), chosen, set_ or [], store, as_json))
 
 
 def _seeds(given: str | None) -> list[int] | None:
     try:
-        return [int(seed) for seed in given.split(",")] if given else None
+        return None if given is None else [int(seed) for seed in given.split(",")]
     except ValueError:
         raise InputError(f"--seeds: {given!r}; expected whole numbers separated by commas, such as 42,43") from None
 

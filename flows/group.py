@@ -27,36 +27,49 @@ class GroupOutcome:
     """What tells them apart, such as `0.5`."""
     runs: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
+    """Of members, and of what comes after them."""
     interrupted: bool = False
+
+    def title(self, name: str) -> str:
+        """`seed 43`, of a member; any other name as it is."""
+        return f"{self.noun} {name}" if name in self.members else name
 
 
 class GroupFailedError(Exception):
     """A member failed or the group was interrupted; `outcome` holds what was done."""
 
     def __init__(self, outcome: GroupOutcome) -> None:
-        failed = ", ".join(outcome.failures)
-        super().__init__("interrupted" if outcome.interrupted else f"failed for {outcome.noun} {failed}")
+        failed = ", ".join(outcome.title(name) for name in outcome.failures)
+        super().__init__("interrupted" if outcome.interrupted else f"failed: {failed}")
         self.outcome = outcome
 
 
 def run_members(
-    outcome: GroupOutcome, recipe: str, overrides: Mapping[str, Sequence[str]], store: str | None
+    outcome: GroupOutcome,
+    recipe: str,
+    overrides: Mapping[str, Sequence[str]],
+    store: str | None,
+    *,
+    head: bool = True,
 ) -> None:
     """Run the recipe once for each of `outcome.members`, with its overrides, into `outcome`.
 
-    One that fails does not take the others down; an interruption ends it all. Raises `InputError` and `SourceError`
-    for what is wrong with the recipe for all of them alike.
+    One that fails does not take the others down; an interruption ends it all. Without `head`, none of them becomes
+    the recipe's last run and current model: see `member` of the flow. Raises `InputError` and `SourceError` for
+    what is wrong with the recipe for all of them alike.
     """
     for place, name in enumerate(outcome.members, start=1):
         message = f"{place} of {len(outcome.members)}"
-        LISTENER.get()(f"{outcome.noun} {name}", {"kind": "note", "message": message})
-        stopped = _run_one(outcome, recipe, name, overrides[name], store)
+        LISTENER.get()(outcome.title(name), {"kind": "note", "message": message})
+        stopped = _run_one(outcome, recipe, name, overrides[name], store, head)
         if stopped and outcome.runs.keys() != set(outcome.members):
             outcome.interrupted = True
             break
 
 
-def _run_one(outcome: GroupOutcome, recipe: str, name: str, overrides: Sequence[str], store: str | None) -> bool:
+def _run_one(
+    outcome: GroupOutcome, recipe: str, name: str, overrides: Sequence[str], store: str | None, head: bool
+) -> bool:
     """One member, into `outcome`; whether it was asked to stop."""
     launchers: list[Launcher] = []
     launched = LAUNCHED.get()
@@ -66,9 +79,10 @@ def _run_one(outcome: GroupOutcome, recipe: str, name: str, overrides: Sequence[
         launched(launcher)
 
     token = LAUNCHED.set(remember)
-    run = forgetting.with_options(flow_run_name=f"{recipe} {outcome.noun}={name}")
+    title = f"{outcome.noun}={name}"
+    run = forgetting.with_options(flow_run_name=f"{recipe} {title}")
     try:
-        outcome.runs[name] = run(recipe, list(overrides), store)
+        outcome.runs[name] = run(recipe, list(overrides), store, member=None if head else title)
     except (InputError, SourceError):
         raise  # not from a step: the recipe is wrong for every member alike
     except Exception as error:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from flows.failure import INTERRUPTED, is_mendable, message_of, notes_of
 from flows.group import GroupOutcome
+from flows.outcome import Outcome
 from flows.run import as_document, failure_document
 
 
@@ -23,12 +24,25 @@ def _run_document(outcome: GroupOutcome, name: str) -> dict[str, Any]:
     return {"error": "not started: interrupted before its turn", "steps": {}}
 
 
-def print_where(outcome: GroupOutcome, console: Console) -> None:
-    """The store, and how to find all runs of the group in MLflow."""
-    for run in list(outcome.runs.values())[-1:]:
+def print_where(outcome: GroupOutcome, console: Console, shown: Outcome | None = None) -> None:
+    """The store, a run in MLflow (the last member's, or `shown`), and how to find the others there."""
+    if run := shown or next(reversed(outcome.runs.values()), None):
         _line(console, f"Store:  {run.store}")
         _line(console, f"MLflow: {run.ui_command}")
-    _line(console, f"        all of its runs: tags.prefect_parent_flow_run_id = '{outcome.group_id}'")
+        _line(console, f"        the runs of every {outcome.noun}: {_search(outcome)}")
+
+
+def _search(outcome: GroupOutcome) -> str:
+    return f"tags.prefect_parent_flow_run_id = '{outcome.group_id}'"
+
+
+def warnings_of(outcome: GroupOutcome) -> list[str]:
+    """Those of every run; one that several have is told once, with the members that have it."""
+    found: dict[str, list[str]] = {}
+    for name, run in outcome.runs.items():
+        for warning in run.warnings:
+            found.setdefault(warning, []).append(name)
+    return [f"{outcome.noun} {', '.join(names)}: {warning}" for warning, names in found.items()]
 
 
 def _line(console: Console, text: str) -> None:
@@ -38,14 +52,16 @@ def _line(console: Console, text: str) -> None:
 def failure_lines(outcome: GroupOutcome, again: str) -> Iterator[str]:
     """What failed; `again` is the command that goes on, where that helps."""
     for name, failure in outcome.failures.items():
-        yield f"error: {outcome.noun} {name}: {message_of(failure)}"
+        yield f"error: {outcome.title(name)}: {message_of(failure)}"
         yield from notes_of(failure)
     if outcome.interrupted or not all(map(is_mendable, outcome.failures.values())):
         yield f"what is done is kept; continue with: {again}"
 
 
 def exit_status(outcome: GroupOutcome) -> int:
-    """0 when every member completed."""
+    """0 when all completed; 2 when none did, for what the user has to mend."""
     if outcome.interrupted:
         return INTERRUPTED
-    return 1 if outcome.failures else 0
+    if not outcome.failures:
+        return 0
+    return 1 if outcome.runs or not all(map(is_mendable, outcome.failures.values())) else 2

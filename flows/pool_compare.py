@@ -2,8 +2,8 @@
 
 from prefect import flow
 
+from flows.asked import check_compare
 from flows.children import completed
-from flows.compare import check_compare
 from flows.conclude import conclude
 from flows.pool_group import check_completed, run_on_pool
 from flows.termination import end_with_worker
@@ -27,16 +27,15 @@ def pool_compare(
     Args:
         recipe: Name of a built-in recipe such as `demo`, or the path of a YAML file on the worker.
         seeds: Training seeds, such as 42, 43 and 44; by default three, counted up from the recipe's own.
-        models: Compared with forgetting: base, reference, sft, ignore, npo, random; by default the first four.
+        models: Of base, reference, sft, ignore, npo, random; by default the first four and the recipe's baselines.
         overrides: Changes of the recipe's fields, such as `partition.rho=0.5`.
         store: A folder that all workers share, or `s3://bucket/prefix`; by default the worker's FORGETTING_STORE.
     """
     end_with_worker()
     given = overrides or []
     asked = check_compare(recipe, seeds, models, given)
-    members = {str(seed): asked.overrides(given, seed) for seed in asked.seeds}
-    runs = run_on_pool(recipe, asked.overrides(given, asked.seeds[0]), members, store, "seed")
+    runs = run_on_pool(recipe, given, asked.members(given), store, "seed", head=False)
     done = {int(seed): str(run.id) for seed, run in runs.items() if completed(run)}
     if done:
-        conclude(asked.recipe, store, done, asked.models, asked.against)
+        conclude(asked, store, done)
     check_completed(runs, "seed")

@@ -7,20 +7,21 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from flows.compare import CompareOutcome, check_compare, compare
+from flows.asked import check_compare
+from flows.compare import CompareOutcome, compare
 from flows.compare_table import differences_table, means_table
-from flows.display import open_display
+from flows.display import open_display, print_warnings
 from flows.failure import command_line
 from flows.group import GroupFailedError
-from flows.group_outcome import exit_status, failure_lines, print_where, run_documents
+from flows.group_outcome import exit_status, failure_lines, print_where, run_documents, warnings_of
 from flows.interrupt import Interrupt
 from flows.json_output import print_json
-from forgetting_core.comparison import COMPARISON_FILE
+from forgetting_core.comparison import COMPARISON_FILE, PAGE_FILE
 from infra.settings import Settings
 from infra.store import Store
 from infra.urls import open_objects
+from tasks.compare import COMPARE
 from tasks.context import LISTENER
-from tasks.report_page import COMPARISON_PAGE
 
 
 def compare_recipe(
@@ -45,6 +46,7 @@ def compare_recipe(
         print_json(as_compare_document(outcome, found))
     else:
         _print_outcome(outcome, found, Console())
+        print_warnings(warnings_of(outcome))
     if status := exit_status(outcome):
         chosen = ["--seeds", ",".join(map(str, asked.seeds)), "--models", ",".join(asked.models)]
         again = command_line("compare", recipe, overrides, store, *chosen)
@@ -59,22 +61,26 @@ def as_compare_document(outcome: CompareOutcome, comparison: dict[str, Any] | No
         "compare_id": outcome.group_id,
         "runs": run_documents(outcome),
         "comparison": comparison,
-        "uri": outcome.comparison and outcome.comparison.ref.uri,
+        "uri": _uri(outcome),
+        "mlflow_run_id": outcome.comparison and outcome.comparison.mlflow_run_id,
     }
 
 
+def _uri(outcome: CompareOutcome) -> str | None:
+    return outcome.comparison.steps[COMPARE.name].ref.uri if outcome.comparison else None
+
+
 def _read(outcome: CompareOutcome, store: str | None) -> dict[str, Any] | None:
-    if outcome.comparison is None:
+    if (uri := _uri(outcome)) is None:
         return None
     opened = Store(open_objects(Settings.from_environment(store=store).store_url))
-    found: dict[str, Any] = json.loads(opened.read_file(outcome.comparison.ref.uri, COMPARISON_FILE))
+    found: dict[str, Any] = json.loads(opened.read_file(uri, COMPARISON_FILE))
     return found
 
 
 def _print_outcome(outcome: CompareOutcome, comparison: dict[str, Any] | None, console: Console) -> None:
-    if comparison is not None and outcome.comparison is not None:
+    if comparison is not None:
         console.print(means_table(comparison))
         console.print(differences_table(comparison))
-        page = f"{outcome.comparison.ref.uri}/{COMPARISON_PAGE}"
-        console.print(f"Page:   {page}", soft_wrap=True, highlight=False, markup=False)
-    print_where(outcome, console)
+        console.print(f"Page:   {_uri(outcome)}/{PAGE_FILE}", soft_wrap=True, highlight=False, markup=False)
+    print_where(outcome, console, outcome.comparison)

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from flows.display import open_display
+from flows.display import open_display, print_warnings
 from flows.failure import command_line
 from flows.group import GroupFailedError
-from flows.group_outcome import exit_status, failure_lines, print_where, run_documents
+from flows.group_outcome import exit_status, failure_lines, print_where, run_documents, warnings_of
 from flows.interrupt import Interrupt
 from flows.json_output import print_json
 from flows.sweep import SweepOutcome, check_sweep, sweep
@@ -33,6 +33,7 @@ def sweep_recipe(
         print_json(as_sweep_document(outcome))
     else:
         _print_outcome(outcome, Console())
+        print_warnings(warnings_of(outcome))
     if status := exit_status(outcome):
         again = command_line("sweep", recipe, overrides, store, "--rho", ",".join(values))
         print("\n".join(failure_lines(outcome, again)), file=sys.stderr)

@@ -28,7 +28,7 @@ from infra.errors import RequestError
 
 POOLS = {
     "gpu": "Runs of recipes: one process each, on a host with GPUs.",
-    "cpu": "Sweeps: they start runs and wait.",
+    "cpu": "Sweeps and comparisons: they start runs, wait, and compare what came out.",
 }
 GPU_SLOT = "gpu-slot"
 FLOWS = ["forgetting", "sweep", "compare"]

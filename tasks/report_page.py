@@ -7,7 +7,6 @@ from infra.objects import StoreError
 from infra.store import Store
 
 PAGE = "report.html"
-COMPARISON_PAGE = "comparison.html"
 logger = logging.getLogger(__name__)
 
 

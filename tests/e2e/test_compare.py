@@ -1,12 +1,14 @@
 """`forgetting compare` on `nano`, as a user runs it: two seeds, then again."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from infra.store import open_store
 from tests.cli import Cli, ran
 
 SEEDS = ("1", "2")
@@ -57,7 +59,9 @@ def test_mlflow_has_the_comparison_beside_its_runs_with_its_page(cli: Cli, compa
     client = MlflowClient(f"sqlite:///{cli.state_dir / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "forgetting"]
     chosen = f"tags.prefect_parent_flow_run_id = '{compared['compare_id']}' and tags.step = 'pipeline'"
-    assert len(client.search_runs([experiment.experiment_id], chosen)) == len(SEEDS)
+    runs = client.search_runs([experiment.experiment_id], chosen)
+    assert {run.info.run_name.split(" · ")[0] for run in runs} == {f"nano ρ=0.7 seed={seed}" for seed in SEEDS}
+    assert {run.data.params["seed"] for run in runs} == set(SEEDS)
     own = f"tags.prefect_flow_run_id = '{compared['compare_id']}' and tags.step = 'pipeline'"
     (run,) = client.search_runs([experiment.experiment_id], own)
     assert run.info.status == "FINISHED"
@@ -74,12 +78,50 @@ def test_again_nothing_is_computed_and_the_table_is_the_same(cli: Cli, compared:
     assert again["uri"] == compared["uri"]
 
 
+def test_no_seed_of_a_comparison_becomes_the_recipes_own_run_and_model(cli: Cli, compared: dict[str, Any]) -> None:
+    assert open_store(str(cli.state_dir / "store")).read_head("nano") is None
+    client = MlflowClient(f"sqlite:///{cli.state_dir / 'mlflow.db'}")
+    versions = client.search_model_versions("name = 'nano'")
+    assert {version.tags["seed"] for version in versions} == set(SEEDS)
+    assert not client.get_registered_model("nano").aliases
+
+
+def test_a_seed_that_fails_is_left_out_of_the_table_and_named(cli: Cli, compared: dict[str, Any]) -> None:
+    no_seed = str(2**64)  # more than torch takes
+    process = cli.run("compare", "nano", "--seeds", f"1,{no_seed}", "--models", "base,sft", "--json", status=1)
+    document = json.loads(process.stdout)
+    assert document["comparison"]["seeds"] == [1]
+    assert set(document["runs"]["1"]["metrics"]) == {"base", "sft", "forget"}
+    assert "forget" in document["runs"][no_seed]["error"]
+    assert f"error: seed {no_seed}: forget" in process.stderr
+    assert "what is done is kept; continue with:" in process.stderr
+
+
+def test_ctrl_c_in_the_last_step_keeps_what_the_runs_have_done(cli: Cli, compared: dict[str, Any]) -> None:
+    process = cli.start("compare", "nano", "--seeds", "2", "--models", "base,sft", "--json")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("compare: started"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["comparison"] is None
+    assert set(document["runs"]["2"]["metrics"]) == {"base", "sft", "forget"}
+    assert "error: compare: interrupted" in err
+    assert "Traceback" not in err
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_runs(cli: Cli) -> None:
     for arguments, message in (
-        (("--seeds", "1,1"), "give each seed once"),
+        (("--seeds", "1,1"), "--seeds: 1, 1; give one seed at least, and each once"),
+        (("--seeds", ""), "expected whole numbers"),
         (("--seeds", "one"), "expected whole numbers"),
-        (("--models", "forget"), "name a model to compare it with"),
-        (("--models", "gpt"), "baselines"),
+        (("--models", "forget"), "nothing to compare forget with"),
+        (("--models", "gpt"), "--models: 'gpt' is none; expected some of base, sft"),
+        (("--models", "sft,"), "--models: '' is none"),
+        (("--models", "sft,sft"), "give each model once"),
         (("--set", "forget.seed=3"), "a comparison sets forget.seed itself"),
         (("--set", "evaluate.tasks=[]", "--set", "split.validation_rows=0"), "nothing to compare by"),
     ):
