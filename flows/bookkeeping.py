@@ -1,7 +1,8 @@
 """The books of a run: what it opens before it walks the DAG, and what it writes down when it has ended."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from prefect.runtime import flow_run
@@ -19,7 +20,7 @@ from infra.provenance import provenance
 from infra.settings import Settings
 from infra.store import Store
 from infra.urls import open_objects
-from tasks.context import LISTENER, PRELOAD, RunContext
+from tasks.context import CURRENT, LAUNCHED, LISTENER, PRELOAD, RunContext
 from tasks.records import numbers
 from tasks.report_page import COMPARISON_PAGE, show_report
 from tasks.spec import StepResult
@@ -29,25 +30,45 @@ DRAIN_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 
-def open_context(
+@contextmanager
+def opened(
     recipe: Recipe,
     settings: Settings,
     *,
     command: str = "run",
     variant: str | None = None,
     params: Mapping[str, object] | None = None,
-) -> RunContext:
-    """Connect to the store and the lineage.
+    member: str | None = None,
+) -> Iterator[RunContext]:
+    """A run: connected to the store and the lineage, the one that steps find; recorded as failed by an exception.
 
-    `variant` is what is special about the run, by default how tokens are chosen; `params` go with it.
+    `variant` is what is special about the run, by default how tokens are chosen; `params` go with it. `member`
+    tells it from others of a comparison.
     """
+    if variant is None:
+        variant, params = recipe.partition.rule, _told(recipe)
+    context = _open_context(recipe, settings, command, " ".join(filter(None, [variant, member])), params or {})
+    token = CURRENT.set(context)
+    LAUNCHED.get()(context.launcher)
+    try:
+        yield context
+    except BaseException:
+        record_failure(context)
+        raise
+    finally:
+        CURRENT.reset(token)
+
+
+def _open_context(
+    recipe: Recipe, settings: Settings, command: str, variant: str, params: Mapping[str, object]
+) -> RunContext:
     made_by = provenance()
     lineage = Lineage.start(
         settings.tracking_uri,
         experiment=EXPERIMENT,
         recipe=recipe.name,
-        variant=recipe.partition.rule if variant is None else variant,
-        params=_told(recipe) if variant is None else params,
+        variant=variant,
+        params=params,
         tags={
             "mlflow.source.name": f"forgetting {command} {recipe.name}",
             "mlflow.source.git.commit": made_by["git_commit"],
@@ -83,11 +104,11 @@ def _told(recipe: Recipe) -> dict[str, str]:
     told = {name: value for name, value in chosen.items() if value is not None}
     if recipe.partition.labelling != "influence":
         told["labelling"] = recipe.partition.labelling
-    return {**told, "objective": recipe.forget.objective}
+    return {**told, "objective": recipe.forget.objective, "seed": str(recipe.forget.seed)}
 
 
-def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> None:
-    """The run completed: with a final model, it becomes the recipe's head, and the model the registered one."""
+def record_success(recipe: Recipe, context: RunContext, outcome: Outcome, *, current: bool) -> None:
+    """The run completed: its final model is registered, and if `current` the run becomes the recipe's head."""
     states = [result.state for result in outcome.steps.values()]
     values = numbers(outcome.metrics)
     headline = [f"forget/{task}/{name}" for task, name in headline_columns([outcome.metrics["forget"]])]
@@ -106,7 +127,8 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
     model_tags = _told(recipe) | ({"warnings": ", ".join(kinds)} if kinds else {})
     record = context.run_record("FINISHED", metrics=metrics, headline=headline, model_tags=model_tags)
     context.store.record_run(context.flow_run_id, record)
-    context.store.write_head(recipe.name, record)
+    if current:
+        context.store.write_head(recipe.name, record)
     final = outcome.steps["forget"].ref
     _end(
         context,
@@ -115,6 +137,7 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome) -> Non
         headline=headline,
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
         model_tags=model_tags,
+        current=current,
         summary={"recipe": identity(recipe), "store": context.store.root},
     )
     show_report(context.store, context.lineage, outcome.steps["report"].ref.uri)

@@ -7,6 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from forgetting_core.comparison.paired import CONFIDENCE
+
 
 def means_table(comparison: Mapping[str, Any]) -> Table:
     """A row per metric, a column per model: mean over seeds ± standard error over items and seeds."""
@@ -22,7 +24,7 @@ def _mean(cell: Mapping[str, Any]) -> str:
 def differences_table(comparison: Mapping[str, Any]) -> Table:
     """A row per metric, a column per model: difference, below it the interval; bold where that leaves out 0."""
     against = comparison["against"]
-    title = f"Difference to {against} and its 95 % interval, paired by item and seed"
+    title = f"Difference to {against} and its {CONFIDENCE:.0%} interval, paired by item and seed"
     models = [model for model in comparison["models"] if model != against]
     lines = [line for line in comparison["lines"] if line["differences"]]
     return _table(title, lines, models, "differences", _difference)
@@ -30,8 +32,8 @@ def differences_table(comparison: Mapping[str, Any]) -> Table:
 
 def _difference(found: Mapping[str, Any]) -> str:
     mean = f"{found['mean']:+.3f}"
-    sure = found["low"] > 0 or found["high"] < 0
-    return f"{f'[bold]{mean}[/]' if sure else mean}\n[dim]{found['low']:+.3f} … {found['high']:+.3f}[/]"
+    shown = f"[bold]{mean}[/]" if found["sign"] else mean
+    return shown if found["low"] is None else f"{shown}\n[dim]{found['low']:+.3f} … {found['high']:+.3f}[/]"
 
 
 def _table(

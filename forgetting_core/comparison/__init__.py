@@ -7,5 +7,6 @@ it, `page` and `charts` show it.
 from forgetting_core.comparison.paired import Difference, paired_difference
 
 COMPARISON_FILE = "comparison.json"
+PAGE_FILE = "comparison.html"
 
-__all__ = ["COMPARISON_FILE", "Difference", "paired_difference"]
+__all__ = ["COMPARISON_FILE", "PAGE_FILE", "Difference", "paired_difference"]

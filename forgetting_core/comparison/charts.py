@@ -1,5 +1,6 @@
 """Charts of a comparison: differences with their intervals and seeds, and training curves over the seeds."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ def difference_chart(line: Mapping[str, Any], against: str) -> str:
             look = LOOKS.get(model, UNKNOWN_LOOK)
             seeds = list(found["per_seed"].values())
             axes.plot(seeds, [place] * len(seeds), "o", color=look["color"], alpha=0.35, markersize=4)
-            axes.plot([found["low"], found["high"]], [place, place], color=look["color"], linewidth=1.6)
+            if found["low"] is not None:
+                axes.plot([found["low"], found["high"]], [place, place], color=look["color"], linewidth=1.6)
             axes.plot(found["mean"], place, color=look["color"], marker=look["marker"], markersize=6)
         axes.axvline(0, color=INK, linewidth=1, linestyle="--")
         axes.set_yticks(range(len(differences)), list(differences))
@@ -54,10 +56,9 @@ def _curve_chart(name: str, of_models: Mapping[str, list[Curve]]) -> str:
     with chart(f"curve-{name}", WIDTH, 2.9) as drawn:
         for model, seeds in of_models.items():
             look = LOOKS.get(model, UNKNOWN_LOOK)
-            few = [thinned(curve) for curve in seeds]
-            shortest = min(few, key=lambda curve: len(curve.steps))
-            values = np.stack([curve.values[: len(shortest.steps)] for curve in few])
-            steps = shortest.steps
+            common = functools.reduce(np.intersect1d, [curve.steps for curve in seeds])
+            few = [thinned(Curve(common, curve.values[np.isin(curve.steps, common)])) for curve in seeds]
+            values, steps = np.stack([curve.values for curve in few]), few[0].steps
             drawn.axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.15, linewidth=0
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES
+from forgetting_core.evaluation.tydiqa import TYDIQA
 
 Column = tuple[str, str]
 """(task, metric)"""
@@ -47,16 +48,15 @@ def read_evaluation(folder: Path) -> Evaluation:
     for task, values in metrics.items():
         files = [samples[task]] if task in samples else list(samples.values())
         for metric, value in values.items():
-            if (found := _items(files, metric, value)) is not None:
+            if (found := _items(files, metric, value, languages_count_alike=task == TYDIQA)) is not None:
                 items[task, metric] = found
     return Evaluation(metrics, items)
 
 
-def _items(files: list[list[dict[str, Any]]], metric: str, value: float) -> Items | None:
-    """The items whose mean `value` is, be it over all of them or, like TyDi QA's, over the means of files.
-
-    An item for which the metric is not defined is NaN.
-    """
+def _items(
+    files: list[list[dict[str, Any]]], metric: str, value: float, *, languages_count_alike: bool
+) -> Items | None:
+    """The items whose mean `value` is, NaN where the metric is not defined; None for a metric that is no mean."""
     chosen = [[line for line in lines if _is_of(line, metric)] for lines in files]
     if not chosen or not all(chosen):
         return None
@@ -65,12 +65,11 @@ def _items(files: list[list[dict[str, Any]]], metric: str, value: float) -> Item
     defined = ~np.isnan(values)
     if not defined.any():
         return None
-    each = np.array([line.get("weight", 1.0) for line in lines], np.float64)
-    alike = np.concatenate([np.full(len(file), 1 / len(file)) for file in chosen])
-    for weights in (each, alike):
-        if np.isclose(np.average(values[defined], weights=weights[defined]), value, rtol=1e-6, atol=1e-9):
-            return Items(values, weights, _digest(lines))
-    return None
+    weights = np.array([line.get("weight", 1.0) for line in lines], np.float64)
+    if languages_count_alike:
+        weights = np.concatenate([np.full(len(file), 1 / len(file)) for file in chosen])
+    mean = np.average(values[defined], weights=weights[defined])
+    return Items(values, weights, _digest(lines)) if np.isclose(mean, value, rtol=1e-6, atol=1e-9) else None
 
 
 def _is_of(line: Mapping[str, Any], metric: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from forgetting_core.comparison import COMPARISON_FILE
+from forgetting_core.comparison import COMPARISON_FILE, PAGE_FILE
 from forgetting_core.comparison.charts import curve_charts, difference_chart
 from forgetting_core.comparison.items import read_evaluation
 from forgetting_core.comparison.paired import CONFIDENCE
@@ -16,8 +16,6 @@ from forgetting_core.json_files import write_json
 from forgetting_core.progress import Progress
 from forgetting_core.report.curves import Curve, read_curves
 from forgetting_core.report.token_text import visible
-
-PAGE_FILE = "comparison.html"
 
 
 def write_comparison(

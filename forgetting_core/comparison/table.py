@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from scipy.stats import sem
 
 from forgetting_core.comparison.items import Column, Evaluation, Items
 from forgetting_core.comparison.paired import Difference, paired_difference
@@ -30,7 +31,7 @@ def compare(evaluations: Evaluations, against: str) -> dict[str, Any]:
     """`{"against", "seeds", "models", "lines"}`, a line per task and metric.
 
     A line is `{"task", "metric", "models": {model: {"mean", "stderr", "per_seed"}}, "differences": {model: …}}`.
-    `stderr` is over items and seeds where there are items, else over seeds, and None for one seed without items.
+    `stderr` is over items and seeds where there are items, else over seeds, and None for a single draw.
     `differences` are those of `paired_difference` against the model `against`, with the number of `items`; they are
     left out where a metric is no mean over items, or where a model was not evaluated on it.
 
@@ -92,8 +93,7 @@ def _stderr(per_seed: Mapping[int, float], items: Mapping[int, Items] | None) ->
     if items is not None:
         nothing = {seed: np.zeros(len(of_seed.values)) for seed, of_seed in items.items()}
         return _paired(items, nothing).stderr
-    values = list(per_seed.values())
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(sem(list(per_seed.values()))) if len(per_seed) > 1 else None
 
 
 def _check_pairs(

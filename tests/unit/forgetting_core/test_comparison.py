@@ -5,68 +5,89 @@ import pytest
 from scipy import stats
 
 from forgetting_core.comparison import paired_difference
+from forgetting_core.comparison.paired import crossed
+
+ITEMS = 60
 
 
-def _answers(random: np.random.Generator, seeds: int, items: int, skill: float) -> dict[int, np.ndarray]:
-    return {seed: (random.random(items) < skill).astype(float) for seed in range(seeds)}
+def nothing(values: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    return {seed: np.zeros(len(of_seed)) for seed, of_seed in values.items()}
 
 
-def test_with_one_seed_the_interval_is_that_of_scipys_bootstrap_over_items() -> None:
+def test_with_one_seed_the_interval_is_the_paired_t_test_over_items() -> None:
     random = np.random.default_rng(1)
     ours, theirs = random.random(300), random.random(300) - 0.1
     found = paired_difference({7: ours}, {7: theirs})
-    wanted = stats.bootstrap((ours - theirs,), np.mean, method="percentile", rng=2, n_resamples=10_000)
-    assert found.mean == pytest.approx((ours - theirs).mean())
-    assert found.low == pytest.approx(wanted.confidence_interval.low, abs=2e-3)
-    assert found.high == pytest.approx(wanted.confidence_interval.high, abs=2e-3)
-    assert found.per_seed == {7: pytest.approx(found.mean)}
+    wanted = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.per_seed == {7: pytest.approx((ours - theirs).mean())}
     assert found.sign == 1
 
 
-def test_seeds_that_disagree_widen_the_interval_to_the_spread_between_them() -> None:
-    ours = {seed: np.full(50, value) for seed, value in enumerate([0.1, 0.5, 0.3, 0.2])}
-    theirs = {seed: np.zeros(50) for seed in ours}
+def test_with_items_of_their_own_seeds_are_the_draws_of_a_t_test() -> None:
+    random = np.random.default_rng(2)
+    ours = {seed: random.random(ITEMS) for seed in range(5)}
+    theirs = {seed: random.random(ITEMS) for seed in range(5)}
+    per_seed = [float((ours[seed] - theirs[seed]).mean()) for seed in range(5)]
+    wanted = stats.ttest_1samp(per_seed, 0).confidence_interval(0.95)
     found = paired_difference(ours, theirs)
-    per_seed = np.array([0.1, 0.5, 0.3, 0.2])
-    assert found.mean == pytest.approx(per_seed.mean())
-    # all items alike: what is left is the standard error of a mean over four seeds
-    assert found.stderr == pytest.approx(per_seed.std(ddof=1) / 2, rel=0.03)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
 
 
 @pytest.mark.parametrize("same_items", [False, True])
-def test_intervals_of_equal_models_leave_out_zero_about_as_often_as_they_may(same_items: bool) -> None:
+@pytest.mark.parametrize("of_seeds", [0.3, 0.02])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_an_interval_of_95_percent_misses_the_truth_about_once_in_twenty(
+    seeds: int, of_seeds: float, same_items: bool
+) -> None:
     random = np.random.default_rng(3)
-    trials, wrong = 150, 0
+    trials, missed = 400, 0
     for _ in range(trials):
-        hardness = random.random(80) if same_items else None
-
-        def asked(hardness: np.ndarray | None = hardness) -> dict[int, np.ndarray]:
-            of_item = [random.random(80) if hardness is None else hardness for _ in range(6)]
-            return {seed: (random.random(80) < of_item[seed] + random.normal(0, 0.1)) * 1.0 for seed in range(6)}
-
-        wrong += paired_difference(asked(), asked(), same_items=same_items, resamples=400).sign != 0
-    assert wrong <= 0.12 * trials
+        shared = random.normal(0, 1, ITEMS)
+        ours = {
+            seed: random.normal(0, of_seeds)
+            + (shared if same_items else random.normal(0, 1, ITEMS))
+            + random.normal(0, 0.2, ITEMS)
+            for seed in range(seeds)
+        }
+        missed += paired_difference(ours, nothing(ours), same_items=same_items).sign != 0
+    # of 400 draws at 5 %, fewer than 8 or more than 36 come once in ten thousand times
+    assert 8 <= missed <= 36
 
 
 def test_items_shared_by_all_seeds_do_not_count_as_new_ones_for_each_seed() -> None:
-    random = np.random.default_rng(4)
-    easy = random.random(60)
-    ours, theirs = dict.fromkeys(range(8), easy), {seed: np.zeros(60) for seed in range(8)}
-    shared = paired_difference(ours, theirs, same_items=True)
-    assert shared.stderr == pytest.approx(easy.std() / np.sqrt(60), rel=0.05)
-    assert paired_difference(ours, theirs).stderr < 0.6 * shared.stderr
+    easy = np.random.default_rng(4).random(ITEMS)
+    ours = dict.fromkeys(range(8), easy)
+    shared = paired_difference(ours, nothing(ours), same_items=True)
+    assert shared.stderr == pytest.approx(stats.sem(easy))
+
+
+def test_the_variance_over_seeds_and_items_is_that_of_the_two_way_layout() -> None:
+    random = np.random.default_rng(5)
+    seeds, items, draws = 4, 30, 4000
+    means, variances = [], []
+    for _ in range(draws):
+        values = (
+            random.normal(0, 0.5, (seeds, 1)) + random.normal(0, 1, items) + random.normal(0, 1, (seeds, items))
+        )
+        means.append(values.mean())
+        variances.append(sum(source.variance for source in crossed(values)))
+    assert np.mean(variances) == pytest.approx(np.var(means), rel=0.1)
 
 
 def test_weights_make_a_mean_over_tokens_of_a_mean_over_rows() -> None:
-    ours, theirs = {0: np.array([1.0, 3.0])}, {0: np.array([0.0, 0.0])}
-    found = paired_difference(ours, theirs, weights={0: np.array([3.0, 1.0])})
-    assert found.mean == pytest.approx(1.5)
-    assert 1.0 <= found.low <= found.high <= 3.0
+    from forgetting_core.evaluation.held_out import ratio_with_stderr
+
+    random = np.random.default_rng(6)
+    tokens, loss = random.integers(1, 50, 200).astype(float), random.random(200)
+    found = paired_difference({0: loss}, {0: np.zeros(200)}, weights={0: tokens})
+    mean, stderr = ratio_with_stderr(loss * tokens, tokens)
+    assert (found.mean, found.stderr) == pytest.approx((mean, stderr))
 
 
 @pytest.mark.parametrize("same_items", [False, True])
 def test_an_item_without_a_value_on_one_side_is_left_out(same_items: bool) -> None:
-    random = np.random.default_rng(5)
+    random = np.random.default_rng(7)
     ours = {seed: random.random(40) for seed in range(3)}
     theirs = {seed: random.random(40) for seed in range(3)}
     for seed in ours:
@@ -75,7 +96,13 @@ def test_an_item_without_a_value_on_one_side_is_left_out(same_items: bool) -> No
     for seed, mean in found.per_seed.items():
         kept = np.delete(np.arange(40), [seed, 10 + seed])
         assert mean == pytest.approx((ours[seed] - theirs[seed])[kept].mean())
+    assert found.low is not None and found.high is not None
     assert found.low < found.mean < found.high
+
+
+def test_one_draw_has_no_error_and_is_never_sure() -> None:
+    found = paired_difference({0: np.array([1.0])}, {0: np.array([0.0])})
+    assert (found.mean, found.low, found.high, found.stderr, found.sign) == (1.0, None, None, None, 0)
 
 
 def test_what_cannot_be_paired_is_refused() -> None:

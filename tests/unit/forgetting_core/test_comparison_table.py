@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetting_core.comparison import COMPARISON_FILE
+from forgetting_core.comparison import COMPARISON_FILE, PAGE_FILE
 from forgetting_core.comparison.items import read_evaluation
-from forgetting_core.comparison.page import PAGE_FILE, write_comparison
+from forgetting_core.comparison.page import write_comparison
 from forgetting_core.errors import InputError
 from forgetting_core.progress import Progress
 
@@ -97,6 +97,31 @@ def test_a_mean_over_languages_counts_each_alike_however_many_items_it_has(tmp_p
     folder = evaluation(tmp_path / "e", {"tydiqa": {"acc": 0.5, "acc.en": 1.0, "acc.sw": 0.0}}, samples)
     items = read_evaluation(folder).items
     assert items["tydiqa", "acc"].weights.tolist() == [0.25, 0.25, 0.25, 0.25, 1.0]
+
+
+def test_languages_count_alike_even_for_a_model_that_is_always_wrong(tmp_path: Path) -> None:
+    def asked(folder: Path, english: float) -> Path:
+        samples = {"tydiqa_goldp_en": answers([english] * 8), "tydiqa_goldp_sw": answers([0.0] * 2)}
+        return evaluation(folder, {"tydiqa": {"acc": english / 2}}, samples)
+
+    folders = {1: {"sft": [asked(tmp_path / "sft", 1.0)], "forget": [asked(tmp_path / "forget", 0.0)]}}
+    out = tmp_path / "out"
+    out.mkdir()
+    write_comparison("mine", evaluations=folders, curves={}, against="sft", out=out, progress=Progress())
+    (line,) = json.loads((out / COMPARISON_FILE).read_text())["lines"]
+    assert line["differences"]["forget"]["mean"] == pytest.approx(-0.5)
+
+
+def test_curves_of_seeds_are_averaged_step_by_step(tmp_path: Path) -> None:
+    from forgetting_core.comparison.charts import curve_charts
+    from forgetting_core.report.curves import Curve
+
+    whole = np.arange(1.0, 62.0)
+    full, gap = Curve(whole, whole), Curve(np.delete(whole, 30), np.delete(whole, 30))
+    # had they been paired by place, the mean of two straight lines were bent
+    (both,) = curve_charts({"forget": {"loss_negative": [full, gap]}})
+    (one,) = curve_charts({"forget": {"loss_negative": [gap, gap]}})
+    assert both == one
 
 
 def test_a_metric_that_is_no_mean_over_items_has_no_pairs(tmp_path: Path) -> None:
