@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 
 
 def made_now() -> dict[str, Any]:
-    """`date` (UTC), `git_commit`, `git_dirty`, `python`, `libraries` and `machine`: kind and cores of its processor."""
+    """`date` (UTC), `git_commit`, `git_dirty`, `python`, `libraries` and `machine` (system, processor, cores)."""
     import torch
 
     by = provenance()

@@ -20,7 +20,10 @@ STORE = "store"
 
 
 def run_grid(runs: Sequence[Run], state: Path, jobs: int) -> bool:
-    """Every run that is not recorded yet, or was by another recipe or other steps; whether all are now. Ctrl-C lets each process save and end."""
+    """Every run that has no record by this recipe and these steps; whether all have now.
+
+    Ctrl-C lets each process save and end.
+    """
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_run_share, args=(runs[job::jobs], state, job)) for job in range(jobs)]
     for child in children:

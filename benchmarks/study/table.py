@@ -93,7 +93,7 @@ def _line(setting: Setting, trained: Trained, reference: str) -> dict[str, Any]:
         other = Setting.of(_ARM[name], setting.noise, reference, setting.rho or "")
         theirs = trained.get(other, {})
         if other != setting and (both := sorted(ours.keys() & theirs.keys())):
-            against[name] = _difference(ours, theirs, both)
+            against[name] = asdict(paired_difference(_items(ours, both), _items(theirs, both)))
     accuracy = {seed: float(np.mean(result["items"])) for seed, result in ours.items()}
     return {
         "arm": setting.arm,
@@ -102,13 +102,6 @@ def _line(setting: Setting, trained: Trained, reference: str) -> dict[str, Any]:
         "training": _training(list(ours.values())),
         "against": against,
     }
-
-
-def _difference(
-    ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], seeds: list[int]
-) -> dict[str, Any]:
-    found = paired_difference(_items(ours, seeds), _items(theirs, seeds))
-    return {**asdict(found), "sign": found.sign}
 
 
 def _items(of: Mapping[int, Mapping[str, Any]], seeds: list[int]) -> dict[int, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from scipy import stats
@@ -83,17 +84,17 @@ def _low(difference: Mapping[str, Any], confidence: float) -> float:
 
 def _summary(condition: Condition) -> dict[str, Any] | None:
     """What the labels gain and what forgetting adds to it, at the ρ of `RHOS` that comes first: the grid's choice,
-    made before there were results. `rho`, `sft` and `ignore` (accuracies), `labels` (ignore minus sft) and
-    `forgetting` ({setting that forgets: its difference from ignore}); None where ignore or sft is missing.
+    made before there were results. `rho`, `labels` (ignore minus sft), `sft` and `ignore` (accuracies over
+    the same seeds), and `forgetting` ({arm: its difference from ignore}); None where ignore or sft is missing.
     """
     lines = {line["arm"]: line for line in condition["lines"] if line["rho"] in (None, RHOS[0])}
     if not {"sft", "ignore"} <= lines.keys() or "sft" not in lines["ignore"]["against"]:
         return None
+    labels = lines["ignore"]["against"]["sft"]
     return {
         "rho": RHOS[0],
-        "sft": lines["sft"]["accuracy"]["mean"],
-        "ignore": lines["ignore"]["accuracy"]["mean"],
-        "labels": lines["ignore"]["against"]["sft"],
+        **{arm: fmean(lines[arm]["accuracy"]["per_seed"][seed] for seed in labels["per_seed"]) for arm in AGAINST},
+        "labels": labels,
         "forgetting": {
             arm: lines[arm]["against"]["ignore"]
             for arm in FORGETTING
