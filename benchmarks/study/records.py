@@ -6,24 +6,25 @@ The table of a study that is still running, or was stopped, is made of the recor
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.study.grid import METRIC, PUBLISHED, RECIPE, TASK, Run
+from benchmarks.study.made import made_now
 from flows.dag import SPECS
 from flows.outcome import Outcome
 from flows.recipes import find_recipe
 from forgetting_core.comparison.items import read_evaluation
 from forgetting_core.config import identity
-from forgetting_core.metrics_file import METRICS_FILE
 from forgetting_core.recipe import load_recipe
+from forgetting_core.report.curves import ends, read_curves
 from infra.fingerprint import canonical_json
 from tasks.evaluate import label_of
+from tasks.records import CURVES_FILE
 
 FOLDER = "records"
+LOSSES = ("loss_positive", "loss_negative")
 
 
 def key_of(run: Run) -> str:
@@ -34,18 +35,24 @@ def key_of(run: Run) -> str:
 
 
 def read_record(run: Run, state: Path) -> dict[str, Any] | None:
-    """The record of the run; None when it is not done, or was by another recipe or other versions of the steps."""
+    """The record of the run, whatever made it; None when it is not done."""
     path = _path(run, state)
     if not path.is_file():
         return None
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record if record["key"] == key_of(run) else None
+    return record
+
+
+def is_current(record: Mapping[str, Any], run: Run) -> bool:
+    """Whether the recipe and the versions of the steps are still those that the record was made by."""
+    return bool(record["key"] == key_of(run))
 
 
 def write_record(run: Run, outcome: Outcome, state: Path) -> dict[str, Any]:
     """Read the run's artifacts from its store, a folder, and keep what the table needs."""
     record = {
         "key": key_of(run),
+        "made": made_now(),
         "seed": run.seed,
         "noise": run.noise,
         "reference": run.reference,
@@ -74,22 +81,19 @@ def _arm(outcome: Outcome, model: str) -> dict[str, Any]:
     """Per item, 1 for a right answer; what was asked; and the losses of the training."""
     items = read_evaluation(_folder(outcome, label_of(model, TASK))).items[TASK, METRIC]
     trained = "forget" if model == "forget" else f"forget[{model}]"
-    training = _training(_folder(outcome, trained)) if trained in outcome.steps else None
+    training = None
+    if trained in outcome.steps:
+        training = losses_of((_folder(outcome, trained) / CURVES_FILE).read_text(encoding="utf-8"), model)
     return {"items": items.values.tolist(), "asked": items.asked, "training": training}
 
 
-def _training(checkpoint: Path) -> dict[str, list[float]]:
-    """{curve: its mean over the first and over the last tenth of the steps}, nats per token."""
-    lines = [json.loads(line) for line in (checkpoint / "aux" / METRICS_FILE).read_text("utf-8").splitlines()]
-    return dict(_ends(lines))
+def losses_of(lines: str, model: str) -> dict[str, list[float]]:
+    """{loss: its mean over the first and over the last tenth of its points}, nats per token, as the report has it.
 
-
-def _ends(lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[float]]]:
-    tenth = max(1, len(lines) // 10)
-    for name in ("loss_positive", "loss_negative"):
-        ends = [[line[name] for line in part if name in line] for part in (lines[:tenth], lines[-tenth:])]
-        if all(ends):
-            yield name, [float(np.mean(values)) for values in ends]
+    `lines` is the file of the training's curves.
+    """
+    curves = read_curves({model: lines}).get(model, {})
+    return {name: list(ends(curves[name])) for name in LOSSES if name in curves}
 
 
 def _detection(outcome: Outcome) -> dict[str, Any] | None:

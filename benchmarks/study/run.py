@@ -20,7 +20,10 @@ STORE = "store"
 
 
 def run_grid(runs: Sequence[Run], state: Path, jobs: int) -> bool:
-    """Every run that is not recorded yet; whether all are now. Ctrl-C lets each process save and end."""
+    """Every run that has no record by this recipe and these steps; whether all have now.
+
+    Ctrl-C lets each process save and end.
+    """
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_run_share, args=(runs[job::jobs], state, job)) for job in range(jobs)]
     for child in children:
@@ -62,11 +65,12 @@ INTERRUPTED = "interrupted"
 
 def _run_one(run: Run, state: Path) -> str | None:
     """What came out, in a line; None when the run failed, which takes no other run down."""
-    from benchmarks.study.records import read_record, write_record
+    from benchmarks.study.records import is_current, read_record, write_record
     from flows.failure import message_of
     from flows.group import GroupOutcome, run_members
 
-    if read_record(run, state) is not None:
+    record = read_record(run, state)
+    if record is not None and is_current(record, run):
         return "done before"
     outcome = GroupOutcome("cell", "", [run.name])
     run_members(outcome, RECIPE, {run.name: run.overrides}, str(state / STORE))

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.study.grid import ARMS, Arm
 from forgetting_core.comparison import paired_difference
 
 Record = Mapping[str, Any]
 AGAINST = ("sft", "ignore")
-RESAMPLES = 4000
-"""Of the bootstrap: some hundred differences are to be made in a minute or two."""
 _ARM = {arm.name: arm for arm in ARMS}
 
 
@@ -44,7 +43,7 @@ def tabulate(records: Iterable[Record]) -> list[dict[str, Any]]:
     `detection` is the area under the ROC of influence as a noise detector (`mean`, `stderr`, `per_seed`), None
     without noise. A line is a setting: `arm`, `rho`, `accuracy` likewise, `training` (its losses over the first and
     the last tenth of the steps, nats, means over seeds) and `against`: by the name of the other setting, which has
-    the same ρ if it has one, the paired difference over the seeds that both have.
+    the same ρ if it has one, the paired difference (`comparison.Difference`) over the seeds that both have.
 
     Raises `ValueError` when two models of a seed were asked different questions.
     """
@@ -94,7 +93,7 @@ def _line(setting: Setting, trained: Trained, reference: str) -> dict[str, Any]:
         other = Setting.of(_ARM[name], setting.noise, reference, setting.rho or "")
         theirs = trained.get(other, {})
         if other != setting and (both := sorted(ours.keys() & theirs.keys())):
-            against[name] = asdict(paired_difference(_items(ours, both), _items(theirs, both), resamples=RESAMPLES))
+            against[name] = asdict(paired_difference(_items(ours, both), _items(theirs, both)))
     accuracy = {seed: float(np.mean(result["items"])) for seed, result in ours.items()}
     return {
         "arm": setting.arm,
@@ -111,9 +110,9 @@ def _items(of: Mapping[int, Mapping[str, Any]], seeds: list[int]) -> dict[int, n
 
 def over_seeds(per_seed: Mapping[int, float]) -> dict[str, Any]:
     """Mean, standard error of the mean (None for a single seed), and the values."""
-    values = np.array([per_seed[seed] for seed in sorted(per_seed)])
-    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "stderr": stderr, "per_seed": dict(sorted(per_seed.items()))}
+    values = [per_seed[seed] for seed in sorted(per_seed)]
+    stderr = float(stats.sem(values)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "stderr": stderr, "per_seed": dict(sorted(per_seed.items()))}
 
 
 def _training(results: list[Mapping[str, Any]]) -> dict[str, list[float]] | None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.study.grid import full_grid
+from benchmarks.study.made import made_of
 from benchmarks.study.markdown import markdown
 from benchmarks.study.plot import plot
 from benchmarks.study.table import tabulate
@@ -80,36 +82,9 @@ def test_models_that_were_asked_other_questions_are_not_paired(records: list[dic
         tabulate(records)
 
 
-def test_the_verdict_names_what_beats_both_and_what_harms(records: list[dict[str, Any]]) -> None:
-    verdict = judge(tabulate(records))
-    (line,) = verdict["conditions"]
-    assert (verdict["candidates"], line["candidates"]) == (2, 2)
-    assert line["better"] == line["better_corrected"] == ["npo, ρ 0.7"]
-    assert line["worse_than_sft"] == ["forget, t_max 0.25, ρ 0.7"]
-    assert line["ignore_better"] == ["ignore, ρ 0.7"]
-
-
-def test_a_gain_that_is_gone_when_all_settings_are_counted_is_not_called_corrected() -> None:
-    rights = {**PUBLISHED, "npo": 58, "ignore": 51}
-    (line,) = judge(tabulate([record(seed, rights) for seed in SEEDS]))["conditions"]
-    assert line["better"] == ["npo, ρ 0.7"] and line["better_corrected"] == ["npo, ρ 0.7"]
-    rights["npo"] = 52
-    (line,) = judge(tabulate([record(seed, rights) for seed in SEEDS]))["conditions"]
-    assert not line["better"]
-
-
 def test_the_page_and_the_plot_show_every_setting(records: list[dict[str, Any]], tmp_path: Path) -> None:
     conditions = tabulate(records)
-    made = {
-        "date": "2026-01-01",
-        "command": "c",
-        "git_commit": "abc",
-        "machine": "m",
-        "python": "3",
-        "libraries": {},
-    }
-    study = {"made": made, "runs": 3, "runs_in_all": 9, "seeds": [1, 2, 3], "conditions": conditions}
-    page = markdown({**study, "verdict": judge(conditions)}, "study.svg")
+    page = page_of(conditions)
     assert "| npo | 0.7 | 0.720 ± 0.006 | **+0.400 [" in page
     assert "| 2.00 → 1.00 | 3.00 → 9.00 | 0.71 0.72 0.73 |" in page
     assert "3 of 9 runs" in page
@@ -120,3 +95,53 @@ def test_the_page_and_the_plot_show_every_setting(records: list[dict[str, Any]],
         assert name in drawn
     plot(conditions, tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text(encoding="utf-8") == drawn
+
+
+def page_of(conditions: list[dict[str, Any]]) -> str:
+    study = {
+        "command": "c",
+        "made": made_of([{}]),
+        "tiny": False,
+        "runs": 3,
+        "runs_in_all": 9,
+        "outdated": 0,
+        "seeds": [1, 2, 3],
+        "conditions": conditions,
+        "verdict": judge(conditions, full_grid()),
+    }
+    return markdown(study, "study.svg")
+
+
+def test_the_page_tells_of_how_many_seeds_each_interval_is(records: list[dict[str, Any]]) -> None:
+    gentle = [record(seed, {"forget, t_max 0.03": 55}, kind="gentle") for seed in SEEDS[:2]]
+    page = page_of(tabulate(records + gentle))
+    assert "bootstrap" not in page
+    (line,) = (line for line in page.splitlines() if line.startswith("| forget, t_max 0.03 "))
+    assert line.count("] 2 seeds |") + line.count("]** 2 seeds |") == 2
+    (line,) = (line for line in page.splitlines() if line.startswith("| npo "))
+    assert line.count("]** 3 seeds |") == 2
+
+
+def test_a_single_seed_is_never_shown_as_sure(records: list[dict[str, Any]]) -> None:
+    page = page_of(tabulate(records[:1]))
+    assert "+0.400 [+" in page and "1 seed |" in page
+    assert "**+0.400" not in page
+
+
+def test_a_sentence_says_what_labels_gain_and_what_forgetting_adds(records: list[dict[str, Any]]) -> None:
+    gentle = [record(seed, {"forget, t_max 0.03": 51 + seed}, kind="gentle") for seed in SEEDS[:2]]
+    page = page_of(tabulate(records + gentle))
+    assert (
+        "- Noise 0.3, clean reference: sft 0.320, ignore at ρ 0.7 0.520 (3 seeds): the labels gain **+0.200**; "
+        "forgetting on top: **-0.400** (t_max 0.25), +0.025 (t_max 0.03, 2 seeds), **+0.200** (npo).\n"
+    ) in page
+
+
+def test_a_sentence_compares_what_has_the_same_seeds(records: list[dict[str, Any]]) -> None:
+    del records[2]["arms"]["ignore"]
+    assert "sft 0.315, ignore at ρ 0.7 0.515 (2 seeds): the labels gain **+0.200**" in page_of(tabulate(records))
+
+
+def test_labels_that_do_harm_are_not_said_to_gain() -> None:
+    page = page_of(tabulate([record(seed, {**PUBLISHED, "ignore": 20}) for seed in SEEDS]))
+    assert "the labels cost **-0.100**" in page
