@@ -215,8 +215,8 @@ def _change(held_out: Mapping[str, RowLosses], before: str, after: str) -> _Chan
     difference, stderr = loss_change(held_out[before], held_out[after])
     if stderr is None:
         return None
-    losses = (mean_loss(held_out[model])["loss"] for model in (before, after))
-    return _Change(*losses, difference, stderr)
+    first, last = (mean_loss(held_out[model])["loss"] for model in (before, after))
+    return _Change(first, last, difference, stderr)
 
 
 def _measured_change(curves: Mapping[str, Curve]) -> _Change | None:

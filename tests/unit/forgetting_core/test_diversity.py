@@ -134,10 +134,9 @@ def test_no_more_answers_are_drawn_at_once_than_the_micro_batch(
 
 def test_more_answers_begin_with_those_of_fewer(base: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    prompt = np.array([5, 6])
     two, five = (
-        Sampler(DiversityConfig(samples=samples, max_new_tokens=9), model, tokenizer, 1).answers(
-            np.array([5, 6]), seed=3
-        )
+        Sampler(DiversityConfig(samples=samples, max_new_tokens=9), model, tokenizer, 1).answers(prompt, seed=3)
         for samples in (2, 5)
     )
     assert five[:2] == two

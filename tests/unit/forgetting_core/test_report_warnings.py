@@ -219,7 +219,7 @@ def test_format_tokens_that_dominate_the_negatives_are_told() -> None:
     assert "special and end of text), and 33% of all" in found.found
     assert "raise partition.rho" in found.advice and "data.reference" in found.advice
     (by_loss,) = warned({"partition": {"labelling": "loss_only", "threshold": 1}}, **statistics("end"))
-    assert by_loss.advice == "lower partition.threshold (now 1.0)"
+    assert by_loss.advice == "lower partition.threshold (now 1)"
     (named,) = warned({"reference": {"model": {"path": "m"}}}, **statistics("end"))
     assert "reference.model" in named.advice and "data.reference" not in named.advice
     assert warned({"partition": {"labelling": "oracle_noise"}}, **statistics("end")) == []
