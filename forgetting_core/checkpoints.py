@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from forgetting_core.json_files import write_json
 from forgetting_core.ranks import sharded_like, whole
+from forgetting_core.validation import Validation
 
 
 def save_state(
@@ -28,6 +29,7 @@ def save_state(
     optimizer: Optimizer,
     schedule: LRScheduler,
     metrics: Path | None,
+    validation: Validation | None,
 ) -> Path | None:
     """Replace the checkpoint in `folder` by one after `step` optimizer steps; where it is, if this rank writes it.
 
@@ -48,7 +50,10 @@ def save_state(
     save_file(trainable, part / "weights.safetensors")
     save_file(moments, part / "optimizer.safetensors")
     shutil.copyfile(metrics, part / metrics.name)
-    write_json(part / "state.json", {"step": step, "schedule": schedule.state_dict()})
+    state = {"step": step, "schedule": schedule.state_dict()}
+    if validation is not None:
+        state["validation"] = validation.state_dict()
+    write_json(part / "state.json", state)
     for path in part.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -61,8 +66,14 @@ def save_state(
     return target
 
 
-def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> int:
-    """Load the newest checkpoint of `folder` into the three; the steps done, 0 without one."""
+def resume_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    validation: Validation | None,
+) -> int:
+    """Load the newest checkpoint of `folder` into the others; the steps done, 0 without one."""
     steps = _steps(folder)
     if not steps:
         return 0
@@ -82,6 +93,8 @@ def resume_state(folder: Path, model: nn.Module, optimizer: Optimizer, schedule:
     schedule.load_state_dict(state["schedule"])
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
+    if validation is not None and state["step"]:  # at 0 it measures for the first time again
+        validation.load_state_dict(state["validation"])
     return int(state["step"])
 
 

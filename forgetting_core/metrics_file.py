@@ -23,8 +23,10 @@ CURVES = "train/"
 
 VALIDATION_LOSS = "validation/loss"
 """Mean held-out loss after the step, in nats per response token; only of steps at which it was measured."""
-VALIDATION_STDERR = "validation/loss_stderr"
-"""Its standard error when rows are the independent draws; absent with a single row."""
+VALIDATION_CHANGE = "validation/loss_change"
+"""What it is above the first measurement, before any step; of all later ones."""
+VALIDATION_CHANGE_STDERR = "validation/loss_change_stderr"
+"""Its standard error, paired by row as the rows are the same; absent with a single row."""
 
 
 def curves_of(values: Mapping[str, float]) -> dict[str, float]:

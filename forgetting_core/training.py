@@ -119,7 +119,7 @@ class TrainingRun:
     def train(self) -> None:
         """Run the steps that are left, saving a checkpoint now and then and on interruption."""
         self.work.mkdir(parents=True, exist_ok=True)
-        start = resume_state(self.work, self.model, self.optimizer, self.schedule)
+        start = resume_state(self.work, self.model, self.optimizer, self.schedule, self.validation)
         if start:
             self.progress.note(f"resumed after optimizer step {start} of {self.total}")
         self.model.train()
@@ -156,7 +156,7 @@ class TrainingRun:
 
     def _save(self, done: int, metrics_file: MetricsFile) -> None:
         metrics = metrics_file.sync() if self.ranks.main else None
-        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, metrics)
+        saved = save_state(self.work, done, self.model, self.optimizer, self.schedule, metrics, self.validation)
         if saved is not None:
             self.progress.saved(done, saved)
 

@@ -8,14 +8,15 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from forgetting_core.batching import MicroBatch, padded_batches
-from forgetting_core.errors import InputError, NumericalError
-from forgetting_core.evaluation.held_out import ratio_with_stderr
-from forgetting_core.metrics_file import VALIDATION_LOSS, VALIDATION_STDERR
+from forgetting_core.errors import NumericalError
+from forgetting_core.evaluation.held_out import answered_rows, ratio_with_stderr
+from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
 from forgetting_core.ranks import Ranks
 from forgetting_core.tables import TokenRows
 from forgetting_core.token_loss import TokenLossModel
@@ -28,11 +29,20 @@ class Validation:
         """Raises `InputError` when no row of `data` has a response token."""
         self.rows = TokenRows.read(data)
         response = self.rows.response_mask()
-        self._counts = self.rows.count(response)
-        scored = np.flatnonzero(self._counts)
-        if not len(scored):
-            raise InputError(f"{data}: no validation row has a response token; leave eval_steps out")
-        self._batches = padded_batches(self.rows, response.astype(np.int8), scored, micro_batch)
+        self._scored = answered_rows(self.rows)
+        self._counts = self.rows.count(response)[self._scored]
+        self._batches = padded_batches(self.rows, response.astype(np.int8), self._scored, micro_batch)
+        self._first: np.ndarray | None = None
+        """Sums of the rows' losses at the first measurement."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training has to know of the measurements before it."""
+        assert self._first is not None  # measured before the first step
+        return {"first": self._first.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on measuring where `state` was taken."""
+        self._first = np.array(state["first"])
 
     @torch.no_grad()
     def measure(
@@ -54,11 +64,18 @@ class Validation:
             np.add.at(sums, row, losses.double().cpu().numpy())
         model.train()
         ranks.reshard(model)
-        scored = self._counts > 0
-        loss, error = ratio_with_stderr(np.array(ranks.sum(sums.tolist()))[scored], self._counts[scored])
+        return self._values(np.array(ranks.sum(sums.tolist()))[self._scored])
+
+    def _values(self, sums: np.ndarray) -> dict[str, float]:
+        loss, _ = ratio_with_stderr(sums, self._counts)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"training: the validation loss is {loss}; lower the learning rate or forget.lambda.t_max, or use "
                 "float32"
             )
-        return {VALIDATION_LOSS: loss} if error is None else {VALIDATION_LOSS: loss, VALIDATION_STDERR: error}
+        if self._first is None:
+            self._first = sums
+            return {VALIDATION_LOSS: loss}
+        change, error = ratio_with_stderr(sums - self._first, self._counts)
+        values = {VALIDATION_LOSS: loss, VALIDATION_CHANGE: change}
+        return values if error is None else {**values, VALIDATION_CHANGE_STDERR: error}

@@ -34,4 +34,4 @@ def compute(job: Job, progress: Progress) -> Summary:
     )
 
 
-REPORT = StepSpec("report", version=5, compute=compute, about_run=True)
+REPORT = StepSpec("report", version=6, compute=compute, about_run=True)

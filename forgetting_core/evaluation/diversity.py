@@ -4,18 +4,17 @@ The prompts are those of validation rows, which no model was trained on.
 """
 
 import importlib.metadata
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from forgetting_core.config import DiversityConfig, Dtype, ExecutionConfig, identity
-from forgetting_core.errors import InputError
 from forgetting_core.evaluation import DIVERSITY, INTERVALS_FILE, METRICS_FILE, PROTOCOL, SAMPLES
 from forgetting_core.evaluation.diversity_metrics import Answer, Mean, means, measure
+from forgetting_core.evaluation.held_out import answered_rows
 from forgetting_core.evaluation.sampling import Sampler
-from forgetting_core.json_files import write_json
+from forgetting_core.json_files import write_json, write_json_lines
 from forgetting_core.models import load_checkpoint, load_tokenizer, resolve_device
 from forgetting_core.progress import Progress
 from forgetting_core.tables import TokenRows
@@ -34,7 +33,7 @@ def evaluate_diversity(
 ) -> dict[str, Any]:
     """Answer `config.prompts` prompts; write `metrics.json`, `intervals.json` and `samples/diversity.jsonl`.
 
-    The metrics are those of `diversity_metrics.measure`, means over prompts with bootstrap standard errors. A line
+    The metrics are those of `diversity_metrics.measure`, means over prompts with their standard errors. A line
     of the samples is a prompt: its row of the split as `doc_id`, its text as `doc`, `answers` as texts and, without
     the token that ended them, as `answer_ids`, `seed`, and the `metrics`. A GPU draws other answers than a CPU.
 
@@ -45,7 +44,7 @@ def evaluate_diversity(
     chosen = choose_prompts(rows, config, progress)
     tokenizer = load_tokenizer(base)
     model = load_checkpoint(base, checkpoint, dtype=dtype, device=resolve_device(execution.device))
-    sampler = Sampler(config, model, tokenizer)
+    sampler = Sampler(config, model, tokenizer, execution.micro_batch)
     samples: list[dict[str, Any]] = []
     measured: list[dict[str, float]] = []
     cut = tokens = 0
@@ -66,7 +65,7 @@ def evaluate_diversity(
     metrics = {DIVERSITY: _metrics(found, len(chosen))}
     write_json(out / METRICS_FILE, {**metrics, PROTOCOL: _protocol(config, dtype, sampler)})
     write_json(out / INTERVALS_FILE, _intervals(found))
-    _write_lines(out / SAMPLES / f"{DIVERSITY}.jsonl", samples)
+    write_json_lines(out / SAMPLES / f"{DIVERSITY}.jsonl", samples)
     return {"metrics": metrics, "answers": len(chosen) * config.samples, "tokens": tokens}
 
 
@@ -76,12 +75,7 @@ def choose_prompts(rows: TokenRows, config: DiversityConfig, progress: Progress)
     Rows without a response token are left out, and noted like prompts that are missing.
     """
     response = rows.response_mask()
-    able = np.flatnonzero(rows.count(response))
-    if not len(able):
-        raise InputError(
-            "evaluate.diversity: no validation row has a response token, so there are no prompts; look at the "
-            "data, or set evaluate.diversity to null"
-        )
+    able = answered_rows(rows)
     if len(able) < config.prompts:
         progress.note(
             f"evaluate: diversity: {len(able)} of the {config.prompts} prompts asked for: {len(rows)} validation "
@@ -124,9 +118,3 @@ def _sample(row: int, prompt: str, answers: list[Answer], seed: int, measured: d
         "answer_ids": [answer.tokens for answer in answers],
         "seed": seed,
     }
-
-
-def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True)
-    with path.open("w", encoding="utf-8", newline="\n") as lines:
-        lines.writelines(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in records)

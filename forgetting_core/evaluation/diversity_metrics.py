@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, sem
 
 Tokens = Sequence[int]
 NGRAMS = (1, 2, 3)
@@ -59,7 +59,7 @@ def measure(answers: Sequence[Answer]) -> dict[str, float]:
     found = {
         "length": float(np.mean([len(answer.tokens) for answer in answers])),
         "empty": (len(answers) - len(written)) / len(answers),
-        "looping": sum(map(loops, written)) / len(answers),
+        "looping": sum(loops(answer.tokens) for answer in answers) / len(answers),
     }
     for n in NGRAMS:
         ngrams = [gram for tokens in written for gram in _ngrams(tokens, n)]
@@ -103,7 +103,8 @@ def loops(tokens: Tokens) -> bool:
 def means(prompts: Sequence[Mapping[str, float]], seed: int) -> dict[str, Mean]:
     """The mean of each measure over the prompts that it is defined for.
 
-    Prompts are the independent draws, so they are what is resampled: percentile intervals of scipy's bootstrap.
+    Prompts are the independent draws, so they are what is resampled: percentile intervals of scipy's bootstrap,
+    beside the usual standard error, as the bootstrap's own is too small by √((n−1)/n).
     """
     names = sorted({name for values in prompts for name in values})
     return {name: _mean(np.array([values[name] for values in prompts if name in values]), seed) for name in names}
@@ -122,7 +123,7 @@ def _mean(values: np.ndarray, seed: int) -> Mean:
         rng=np.random.Generator(np.random.PCG64(seed)),
     )
     low, high = resampled.confidence_interval
-    return Mean(mean, len(values), float(resampled.standard_error), float(low), float(high))
+    return Mean(mean, len(values), float(sem(values)), float(low), float(high))
 
 
 def _ngrams(tokens: Tokens, n: int) -> list[tuple[int, ...]]:

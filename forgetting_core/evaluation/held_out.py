@@ -3,7 +3,7 @@
 Apart from the benchmarks, so that it does not wait for the harness to be imported.
 """
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from transformers import PreTrainedModel
 from forgetting_core.config import Dtype, ExecutionConfig, ScoreConfig
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import HELD_OUT, METRICS_FILE, SAMPLES
-from forgetting_core.json_files import write_json
+from forgetting_core.json_files import read_json_lines, write_json, write_json_lines
 from forgetting_core.models import load_checkpoint, resolve_device
 from forgetting_core.progress import Progress
 from forgetting_core.scoring import token_losses
 from forgetting_core.tables import TokenRows
 from forgetting_core.token_loss import TokenLossModel
+
+SAMPLES_FILE = f"{SAMPLES}/{HELD_OUT}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class RowLosses:
     """Of the token losses in nats, float64."""
     tokens: np.ndarray
     """Number of response tokens, int64."""
+    digests: list[str]
+    """SHA-256 of each row's `input_ids`, little-endian int32: equal for splits that can be paired row by row."""
 
 
 def evaluate_held_out(
@@ -47,8 +51,8 @@ def evaluate_held_out(
 ) -> dict[str, Any]:
     """Write `metrics.json` with the mean loss per response token of the split `validation`, in nats, as `held_out`.
 
-    `samples/held_out.jsonl` has a line for each row with a response token: its place in the split, its mean loss in
-    nats, and its tokens as its weight.
+    `samples/held_out.jsonl` has a line for each row with a response token: its place in the split as `doc_id`, its
+    digest as `doc`, its mean loss in nats, and its tokens as its `weight`.
 
     Returns `{"metrics": …}`. Raises `NumericalError` for a loss that is not finite.
     """
@@ -56,7 +60,7 @@ def evaluate_held_out(
     rows = row_losses(model, validation, micro_batch=execution.micro_batch, progress=progress)
     loss = mean_loss(rows)
     write_json(out / METRICS_FILE, {HELD_OUT: loss})
-    _write_samples(out / SAMPLES / f"{HELD_OUT}.jsonl", rows)
+    write_row_losses(out, rows)
     return {"metrics": {HELD_OUT: loss}}
 
 
@@ -65,6 +69,7 @@ def row_losses(
 ) -> RowLosses:
     """The losses of a split, row by row. Raises `InputError` when no row has a response token."""
     rows = TokenRows.read(validation)
+    scored = answered_rows(rows)
     losses = token_losses(
         TokenLossModel(model),
         rows,
@@ -72,15 +77,26 @@ def row_losses(
         micro_batch=micro_batch,
         progress=progress,
     )
-    of_row = [losses[span][~np.isnan(losses[span])] for span in rows.rows()]
-    scored = [place for place, row in enumerate(of_row) if len(row)]
-    if not scored:
-        raise InputError(f"{validation}: no validation row has a response token; set split.validation_rows: 0")
+    spans = list(rows.rows())
+    of_row = [losses[spans[row]][~np.isnan(losses[spans[row]])] for row in scored]
     return RowLosses(
-        rows=np.array(scored),
-        sums=np.array([of_row[place].sum(dtype=np.float64) for place in scored]),
-        tokens=np.array([len(of_row[place]) for place in scored]),
+        rows=scored,
+        sums=np.array([values.sum(dtype=np.float64) for values in of_row]),
+        tokens=np.array([len(values) for values in of_row]),
+        digests=[hashlib.sha256(rows.input_ids[spans[row]].astype("<i4").tobytes()).hexdigest() for row in scored],
     )
+
+
+def answered_rows(rows: TokenRows) -> np.ndarray:
+    """int64 (S,): the validation rows that have a response token. Raises `InputError` when none has."""
+    answered = np.flatnonzero(rows.count(rows.response_mask()))
+    if not len(answered):
+        raise InputError(
+            f"none of the {len(rows)} validation rows has a response token, so nothing can be measured on them; "
+            "most likely data.max_length cuts the answers off: raise it. To measure nothing there, set "
+            "split.validation_rows: 0, and leave out eval_steps and evaluate.diversity"
+        )
+    return answered
 
 
 def mean_loss(rows: RowLosses) -> dict[str, float]:
@@ -90,12 +106,44 @@ def mean_loss(rows: RowLosses) -> dict[str, float]:
     return result if error is None else {**result, "loss_stderr": error}
 
 
-def _write_samples(path: Path, rows: RowLosses) -> None:
-    path.parent.mkdir(parents=True)
-    with path.open("w", encoding="utf-8", newline="\n") as lines:
-        for row, total, tokens in zip(rows.rows.tolist(), rows.sums, rows.tokens.tolist(), strict=True):
-            record = {"doc_id": row, "metrics": {"loss": float(total / tokens)}, "weight": tokens}
-            lines.write(json.dumps(record, sort_keys=True) + "\n")
+def loss_change(before: RowLosses, after: RowLosses) -> tuple[float, float | None]:
+    """(Mean loss of a split under one model minus that under another, its standard error), nats per response token.
+
+    Paired: hard rows are hard for both models, so the error is that of the rows' differences, and far smaller than
+    those of the two losses. None for a single row. Raises `InputError` for two different splits.
+    """
+    if before.digests != after.digests:
+        raise InputError("held-out losses of different validation rows cannot be paired; evaluate both models anew")
+    return ratio_with_stderr(after.sums - before.sums, after.tokens)
+
+
+def write_row_losses(folder: Path, rows: RowLosses) -> None:
+    """`samples/held_out.jsonl`: see `evaluate_held_out`."""
+    columns = (rows.rows.tolist(), rows.digests, rows.sums / rows.tokens, rows.tokens.tolist())
+    write_json_lines(
+        folder / SAMPLES_FILE,
+        (
+            {"doc_id": row, "doc": digest, "metrics": {"loss": float(loss)}, "weight": tokens}
+            for row, digest, loss, tokens in zip(*columns, strict=True)
+        ),
+    )
+
+
+def read_row_losses(folder: Path) -> RowLosses:
+    """Of an evaluation's artifact. Raises `InputError` for a file that is none of `write_row_losses`."""
+    lines = list(read_json_lines(folder / SAMPLES_FILE))
+    try:
+        tokens = np.array([line["weight"] for line in lines])
+        return RowLosses(
+            rows=np.array([line["doc_id"] for line in lines]),
+            sums=np.array([line["metrics"]["loss"] for line in lines]) * tokens,
+            tokens=tokens,
+            digests=[line["doc"] for line in lines],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{folder / SAMPLES_FILE}: expected a row's loss in every line, one lacks {error}"
+        ) from error
 
 
 def ratio_with_stderr(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float | None]:

@@ -1,7 +1,6 @@
 """The files of an evaluation: what the harness found, under plain names and as JSON."""
 
 import importlib.metadata
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from forgetting_core.config import BenchmarkConfig
 from forgetting_core.evaluation.harness import BenchmarkResults
+from forgetting_core.json_files import write_json_lines
 from forgetting_core.progress import Progress
 
 
@@ -48,19 +48,19 @@ def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
     `doc_id`, `doc`, `prompt`, `target`, `response` (texts, or log-likelihoods of the choices in nats and whether
     each is the most likely text), `filter`, `metrics`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as lines:
-        for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"])):
-            record = {
-                "doc_id": sample["doc_id"],
-                "doc": sample["doc"],
-                "prompt": sample["arguments"][0][0],
-                "target": sample["target"],
-                "response": sample["filtered_resps"],
-                "filter": sample["filter"],
-                "metrics": {name: sample[name] for name in sample["metrics"]},
-            }
-            lines.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=_plain) + "\n")
+    records = (
+        {
+            "doc_id": sample["doc_id"],
+            "doc": sample["doc"],
+            "prompt": sample["arguments"][0][0],
+            "target": sample["target"],
+            "response": sample["filtered_resps"],
+            "filter": sample["filter"],
+            "metrics": {name: sample[name] for name in sample["metrics"]},
+        }
+        for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"]))
+    )
+    write_json_lines(path, records, default=_plain)
 
 
 def protocol(config: BenchmarkConfig, results: Sequence[BenchmarkResults]) -> dict[str, Any]:

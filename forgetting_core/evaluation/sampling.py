@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from forgetting_core.batching import AUTO_TOKENS
 from forgetting_core.config import DiversityConfig
 from forgetting_core.errors import InputError, NumericalError
 from forgetting_core.evaluation.diversity_metrics import Answer
@@ -22,14 +23,19 @@ from forgetting_core.models import causal_lm, context_length
 class Sampler:
     """Draws the answers to one prompt after the other.
 
-    All answers to a prompt are one batch, with a seed of its own and without padding: they do not depend on what
-    else is drawn, nor on a micro-batch.
+    Each answer is drawn with a seed of its own, and a batch is of one prompt, without padding. So an answer does
+    not depend on what else is drawn, and on the micro-batch only as far as the last digits of logits do.
     """
 
     def __init__(
-        self, config: DiversityConfig, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        config: DiversityConfig,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        micro_batch: int | str,
     ) -> None:
         """Raises `InputError` when the model has no room for a prompt, or nothing says where an answer ends."""
+        self._samples, self._temperature, self._micro_batch = config.samples, config.temperature, micro_batch
         self._model = causal_lm(model)
         self._tokenizer = tokenizer
         limit = context_length(model)
@@ -43,11 +49,7 @@ class Sampler:
         self.ends = _end_tokens(self._model, tokenizer)
         """Tokens at which an answer ends: of the tokenizer, and of the model's generation config."""
         self._config = GenerationConfig(
-            do_sample=True,
-            temperature=config.temperature,
-            top_k=0,
-            top_p=1.0,
-            num_return_sequences=config.samples,
+            do_sample=False,  # of what `_Draw` makes of the logits
             max_new_tokens=config.max_new_tokens,
             eos_token_id=self.ends,
             pad_token_id=self.ends[0],
@@ -62,17 +64,30 @@ class Sampler:
         Raises `NumericalError` when the model's logits are not finite.
         """
         kept = prompt if self.prompt_limit is None else prompt[-self.prompt_limit :]
-        input_ids = torch.from_numpy(kept.astype(np.int64))[None].to(self._model.device)
-        gpus = [self._model.device] if self._model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus):
-            torch.manual_seed(seed)
-            generated = self._model.generate(
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                generation_config=self._config,
-                logits_processor=LogitsProcessorList([_Finite()]),
-            )
-        return [self._answer(tokens) for tokens in generated[:, len(kept) :].tolist()]
+        seeds = np.random.SeedSequence(seed).generate_state(self._samples, np.uint64).tolist()
+        size = self._batch_size(len(kept))
+        return [
+            answer
+            for first in range(0, len(seeds), size)
+            for answer in self._batch(kept, seeds[first : first + size])
+        ]
+
+    def _batch_size(self, prompt: int) -> int:
+        """Answers that are drawn at once to a prompt of so many tokens."""
+        if not isinstance(self._micro_batch, str):
+            return self._micro_batch
+        return max(1, AUTO_TOKENS // (prompt + int(self._config.max_new_tokens)))
+
+    def _batch(self, prompt: np.ndarray, seeds: list[int]) -> list[Answer]:
+        device = self._model.device
+        input_ids = torch.from_numpy(prompt.astype(np.int64)).to(device).expand(len(seeds), -1)
+        generated = self._model.generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            generation_config=self._config,
+            logits_processor=LogitsProcessorList([_Draw(seeds, self._temperature, device)]),
+        )
+        return [self._answer(tokens) for tokens in generated[:, len(prompt) :].tolist()]
 
     def _answer(self, tokens: list[int]) -> Answer:
         end = next((place for place, token in enumerate(tokens) if token in self.ends), len(tokens))
@@ -80,17 +95,31 @@ class Sampler:
         return Answer(str(text), tuple(tokens[:end]))
 
 
-class _Finite(LogitsProcessor):  # type: ignore[misc]
-    """Refuses logits that torch would fail to draw from, on a GPU without saying why."""
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Draws from softmax(logits / temperature), each row of a batch by a generator of its own.
+
+    By the Gumbel-max trick: the highest of logits / temperature + Gumbel noise is such a draw, and a Gumbel variate
+    is −log of an exponential one.
+    """
+
+    def __init__(self, seeds: list[int], temperature: float, device: torch.device) -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self._temperature = temperature
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`scores` (B, V) as they are."""
+        """(B, V), highest at the tokens drawn, from the logits `scores` (B, V).
+
+        Raises `NumericalError` for logits that nothing can be drawn from.
+        """
         if not bool((scores < math.inf).all()):
             raise NumericalError(
                 "evaluate.diversity: the model's logits are not finite, so nothing can be drawn from them; the "
                 "fine-tune may have diverged: look at its losses, lower its learning rate or forget.lambda.t_max"
             )
-        return scores
+        noise = torch.empty_like(scores)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores / self._temperature - noise.log()
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import DIVERSITY, HELD_OUT, METRICS_FILE, PROTOCOL
+from forgetting_core.evaluation.held_out import SAMPLES_FILE, RowLosses, read_row_losses
 
 BASE = "base"
 MODELS = (BASE, "reference", "sft", "ignore", "random", "npo", "forget")
@@ -38,6 +39,16 @@ def read_metrics(folders: Mapping[str, Sequence[Path]]) -> dict[str, Metrics]:
     return {
         name: {task: values for folder in folders[name] for task, values in _read(folder / METRICS_FILE).items()}
         for name in names
+    }
+
+
+def read_held_out(folders: Mapping[str, Sequence[Path]]) -> dict[str, RowLosses]:
+    """{model: the losses of its validation rows} of the models that have them; `folders` as of `read_metrics`."""
+    return {
+        model: read_row_losses(folder)
+        for model, evaluations in folders.items()
+        for folder in evaluations
+        if (folder / SAMPLES_FILE).exists()
     }
 
 

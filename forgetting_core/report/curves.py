@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetting_core.metrics_file import VALIDATION_LOSS, VALIDATION_STDERR
+from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
 from forgetting_core.report.benchmarks import MODELS
 
 CURVES = {
@@ -18,7 +18,7 @@ CURVES = {
     "grad_norm": "norm of the gradient",
 }
 """What is shown of each optimizer step, in this order."""
-READ = (*CURVES, VALIDATION_STDERR)
+READ = (*CURVES, VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR)
 POINTS = 60
 """Drawn of one curve at most; a longer one is drawn as the means of equally many neighbouring steps."""
 END_SHARE = 0.1

@@ -20,7 +20,7 @@ from forgetting_core.json_files import write_json
 from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
 from forgetting_core.report import charts, model_charts
-from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_metrics
+from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_held_out, read_metrics
 from forgetting_core.report.curves import CURVES, POINTS, Curve, ends, model_of, read_curves
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.run_graph import draw_graph
@@ -53,8 +53,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write `report.html` and `statistics.json`; the same inputs give the same bytes.
 
-    `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` the folders with a
-    `metrics.json` for each model. `facts` are on the page and in the warnings only, so the artifact's content is
+    `data` is the train split, `tokenizer` a folder with its tokenizer, `metrics` the folders of
+    each model's evaluations. `facts` are on the page and in the warnings only, so the artifact's content is
     `statistics.json`.
 
     Returns `{"tokens", "negative_share", "warnings"}`, the last as `find_warnings` has them, and where planted
@@ -73,7 +73,7 @@ def write_report(
     statistics |= {"partition": identity(recipe.partition), "benchmarks": benchmark_table(models)}
     write_json(out / STATISTICS_FILE, statistics)
     curves = read_curves(facts.curves)
-    warnings = find_warnings(recipe, statistics, models, curves)
+    warnings = find_warnings(recipe, statistics, read_held_out(metrics), curves)
     page = render_page(recipe, statistics, models, facts, curves, warnings, split, text)
     (out / REPORT_FILE).write_text(page, encoding="utf-8", newline="\n")
     progress.advance(statistics["tokens"], statistics["tokens"], "tokens")

@@ -11,10 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from forgetting_core.config import ForgetConfig, Recipe
-from forgetting_core.evaluation import HELD_OUT
-from forgetting_core.metrics_file import VALIDATION_LOSS, VALIDATION_STDERR
-from forgetting_core.report.benchmarks import BASE, STDERR, Metrics
+from forgetting_core.config import Recipe
+from forgetting_core.evaluation.held_out import RowLosses, loss_change, mean_loss
+from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
+from forgetting_core.report.advice import (
+    better_reference,
+    forgetting_of,
+    gentler,
+    less_forgetting,
+    more_positives,
+    same_format,
+)
+from forgetting_core.report.benchmarks import BASE
 from forgetting_core.report.curves import Curve, end_length, ends
 from forgetting_core.report.token_class import PUNCTUATION, SPECIAL, WHITE_SPACE
 
@@ -23,10 +31,10 @@ RUNAWAY_NATS = 3.0
 """Rise of the negative tokens' mean loss: they are then e³ ≈ 20 times less likely than when forgetting began.
 In the demo it is 1.4 at t_max 0.01 and 8.2 at 0.25."""
 ERRORS = 2.0
-"""Standard errors of a difference that are more than chance, at about 95 %.
+"""Standard errors of a difference that are more than chance: without one, of 44 runs one is told of.
 
-For held-out losses they are those of two independent samples. Both are of the same rows, so the true error is
-smaller, and the rule careful."""
+Held-out losses of two models are of the same rows, so their difference is paired by row. After the training is
+compared with before it, two measurements chosen beforehand; the lowest of many would be low by chance."""
 FEWEST_STEPS = 20
 """With fewer a tenth of the training is a single step, and its noise hides any gain of so short a training."""
 DOMINANT_SHARE = 0.5
@@ -50,26 +58,26 @@ class RunWarning:
 def find_warnings(
     recipe: Recipe,
     statistics: Mapping[str, Any],
-    models: Mapping[str, Metrics],
+    held_out: Mapping[str, RowLosses],
     curves: Mapping[str, Mapping[str, Curve]],
 ) -> list[RunWarning]:
     """The faults that can be seen; what was not measured (no curves, no held-out rows) is not judged.
 
-    `statistics` of `count_everything`, `models` with their metrics, `curves` of `read_curves`.
+    `statistics` of `count_everything`, `held_out` of `read_held_out`, `curves` of `read_curves`.
     """
     own = curves.get(OWN, {})
     return [
         *_running_away(recipe, own),
-        *_held_out(recipe, models, own),
+        *_held_out(recipe, held_out, own),
         *_positives(recipe, own),
-        *_reference(recipe, statistics, models),
+        *_reference(recipe, statistics, held_out),
         *_format_tokens(recipe, statistics),
     ]
 
 
 def _running_away(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarning]:
     """Ascent only: the bounded forms stop by themselves."""
-    forgetting = _forgetting(recipe)
+    forgetting = forgetting_of(recipe)
     if forgetting is None or forgetting.negative != "ascent" or "loss_negative" not in curves:
         return
     first, last = ends(curves["loss_negative"])
@@ -79,32 +87,31 @@ def _running_away(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWa
             f"the mean loss of negative tokens rose from {first:.2f} to {last:.2f} nats, which makes them "
             f"{math.exp(min(last - first, 100)):,.0f} times less likely; gradient ascent has no bound, and what "
             "they share with other tokens is forgotten with them",
-            _less(forgetting),
+            less_forgetting(forgetting),
         )
 
 
-def _held_out(recipe: Recipe, models: Mapping[str, Metrics], curves: Mapping[str, Curve]) -> Iterator[RunWarning]:
-    if VALIDATION_STDERR in curves:
-        losses, errors = curves[VALIDATION_LOSS], curves[VALIDATION_STDERR].values
-        lowest = int(losses.values.argmin())
-        rise = _rise((losses.values[lowest], errors[lowest]), (losses.values[-1], errors[-1]))
-        since = f"its lowest after optimizer step {losses.steps[lowest]:.0f}"
-    else:
-        rise = _rise(_loss_of(models, BASE), _loss_of(models, OWN))
-        since = "the base model's"
-    if rise is None:
+def _held_out(
+    recipe: Recipe, held_out: Mapping[str, RowLosses], curves: Mapping[str, Curve]
+) -> Iterator[RunWarning]:
+    """By the training's own measurements, which need no evaluation of the base, or else by the evaluations."""
+    rise = _measured_change(curves) or _change(held_out, BASE, OWN)
+    if rise is None or not rise.is_rise:
         return
-    ignoring = _rise(_loss_of(models, BASE), _loss_of(models, "ignore"))
-    if ignoring:
+    ignoring = _change(held_out, BASE, "ignore")
+    if ignoring and ignoring.is_rise:
+        less = more_positives(recipe.partition)
         advice = (
-            f"`ignore`, which forgets nothing, rises likewise ({ignoring}): raise partition.rho, or check whether "
-            "the validation rows have the noise that the labels leave out, since then this is no fault"
+            f"`ignore`, which forgets nothing, rises likewise ({ignoring}): check whether the validation rows have "
+            "the noise that the labels leave out, since then this is no fault"
         )
-    elif forgetting := _forgetting(recipe):
-        advice = _less(forgetting)
+        advice += f"; otherwise {less}" if less else ""
+    elif forgetting := forgetting_of(recipe):
+        advice = less_forgetting(forgetting)
     else:
-        advice = "lower forget.epochs or forget.learning_rate"
-    yield RunWarning("held-out loss rising", f"the loss of the validation rows is above {since}: {rise}", advice)
+        advice = gentler("forget", recipe.forget)
+    found = f"the mean loss of the validation rows rose over the training by {rise}"
+    yield RunWarning("held-out loss rising", found, advice)
 
 
 def _positives(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarning]:
@@ -115,17 +122,17 @@ def _positives(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarni
     error = _scatter(curve.values) * math.sqrt(2 / end_length(curve))
     if first - last <= ERRORS * error:
         more = "train longer or faster (forget.epochs, forget.learning_rate)"
-        forgetting = _forgetting(recipe) if last > first else None
+        forgetting = forgetting_of(recipe) if last > first else None
         yield RunWarning(
             "positives' gain below the noise",
             f"the mean loss of positive tokens went from {first:.3f} to {last:.3f} nats over the training, and by "
             f"chance alone such a difference has a standard error of {error:.3f}",
-            _less(forgetting) if forgetting else more,
+            less_forgetting(forgetting) if forgetting else more,
         )
 
 
 def _reference(
-    recipe: Recipe, statistics: Mapping[str, Any], models: Mapping[str, Metrics]
+    recipe: Recipe, statistics: Mapping[str, Any], held_out: Mapping[str, RowLosses]
 ) -> Iterator[RunWarning]:
     """On the validation rows if it was evaluated there, else on the training rows, which it has not seen either.
 
@@ -133,18 +140,15 @@ def _reference(
     """
     if recipe.forget.objective == "sft" or recipe.partition.labelling != "influence":
         return
-    base, reference = _loss_of(models, BASE), _loss_of(models, "reference")
+    change = _change(held_out, BASE, "reference")
     median = statistics["median_influence"]
-    advice = (
-        "train the reference on more or cleaner rows (split.reference_rows, data.reference) or more gently "
-        "(reference.epochs, reference.learning_rate)"
-    )
-    if base and reference:
-        if reference[0] < base[0]:
+    advice = better_reference(recipe)
+    if change:
+        if change.is_fall:
             return
         found = (
-            f"the loss of the validation rows is {_shown(reference)} nats under the reference and {_shown(base)} "
-            f"under the base; the median influence of the training split is {median:.3f}"
+            f"from the base to the reference the mean loss of the validation rows changes by {change}, which is no "
+            f"fall beyond {ERRORS:g} standard errors; the median influence of the training split is {median:.3f}"
         )
         advice = (
             "if the validation rows are as noisy as the training rows, a good reference loses there, and nothing "
@@ -161,63 +165,67 @@ def _reference(
 
 
 def _format_tokens(recipe: Recipe, statistics: Mapping[str, Any]) -> Iterator[RunWarning]:
-    if recipe.forget.objective == "sft" or not statistics["negative_tokens"]:
+    """Not of `oracle_noise`: then it is the data that say what is negative."""
+    fewer_negatives = more_positives(recipe.partition)
+    if recipe.forget.objective == "sft" or fewer_negatives is None or not statistics["negative_tokens"]:
         return
     parts = {part["class"]: part for part in statistics["by_class"] if part["class"] in FORMAT}
     negative = sum(part["negative_tokens"] for part in parts.values()) / statistics["negative_tokens"]
     overall = sum(part["tokens"] for part in parts.values()) / statistics["tokens"]
     if negative > DOMINANT_SHARE and negative > DOMINANT_EXCESS * overall:
         most = max(parts, key=lambda name: parts[name]["negative_tokens"])
+        by_reference = recipe.partition.labelling == "influence"
         yield RunWarning(
             "format tokens dominate the negatives",
             f"{negative:.0%} of the negative tokens are punctuation, white space or end of text (most of all "
             f"{FORMAT[most]}), and {overall:.0%} of all response tokens; the model learns to forget the form of an "
             "answer, not its content",
-            "raise partition.rho, or give the reference data of the same format (data.reference, data.template)",
+            f"{fewer_negatives}, or {same_format(recipe)}" if by_reference else fewer_negatives,
         )
 
 
-def _forgetting(recipe: Recipe) -> ForgetConfig | None:
-    """The objective, if it forgets anything."""
-    own = recipe.forget
-    return own if isinstance(own, ForgetConfig) and own.lambda_.t_max > 0 else None
-
-
-def _less(forgetting: ForgetConfig) -> str:
-    """What to change so that less is forgotten."""
-    weight = forgetting.lambda_.t_max
-    lower = f"lower forget.lambda.t_max (now {weight:g}; try {weight / 10:g})"
-    bounded = forgetting.negative != "ascent"
-    return lower if bounded else f"{lower}, or bound the forgetting with forget.negative: npo"
-
-
 @dataclass(frozen=True)
-class _Rise:
-    """From one mean ± standard error to another."""
+class _Change:
+    """Of a held-out loss, in nats per token."""
 
-    before: tuple[float, float]
-    after: tuple[float, float]
+    before: float
+    after: float
+    difference: float
+    stderr: float
+    """Of the difference, paired by row."""
+
+    @property
+    def is_rise(self) -> bool:
+        """Beyond chance."""
+        return self.difference > ERRORS * self.stderr
+
+    @property
+    def is_fall(self) -> bool:
+        """Beyond chance."""
+        return self.difference < -ERRORS * self.stderr
 
     def __str__(self) -> str:
-        return f"{_shown(self.before)} → {_shown(self.after)} nats"
+        return f"{self.difference:.3f} ± {self.stderr:.3f} nats ({self.before:.3f} → {self.after:.3f})"
 
 
-def _rise(before: tuple[float, float] | None, after: tuple[float, float] | None) -> _Rise | None:
-    """The rise if there is one beyond chance."""
-    if before is None or after is None:
+def _change(held_out: Mapping[str, RowLosses], before: str, after: str) -> _Change | None:
+    """From one model to another; None when one was not measured or a single row has no error."""
+    if before not in held_out or after not in held_out:
         return None
-    beyond = after[0] - before[0] > ERRORS * math.hypot(before[1], after[1])
-    return _Rise(before, after) if beyond else None
+    difference, stderr = loss_change(held_out[before], held_out[after])
+    if stderr is None:
+        return None
+    first, last = (mean_loss(held_out[model])["loss"] for model in (before, after))
+    return _Change(first, last, difference, stderr)
 
 
-def _loss_of(models: Mapping[str, Metrics], model: str) -> tuple[float, float] | None:
-    """Held-out loss and its standard error; None when it was not measured or has no error."""
-    values = models.get(model, {}).get(HELD_OUT, {})
-    return (values["loss"], values["loss" + STDERR]) if "loss" + STDERR in values else None
-
-
-def _shown(value: tuple[float, float]) -> str:
-    return f"{value[0]:.3f} ± {value[1]:.3f}"
+def _measured_change(curves: Mapping[str, Curve]) -> _Change | None:
+    """From before the training to after it; None when that was not measured or a single row has no error."""
+    if VALIDATION_CHANGE_STDERR not in curves:
+        return None
+    losses = curves[VALIDATION_LOSS].values
+    change, stderr = (float(curves[name].values[-1]) for name in (VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR))
+    return _Change(float(losses[0]), float(losses[-1]), change, stderr)
 
 
 def _scatter(values: np.ndarray) -> float:

@@ -89,6 +89,10 @@ def test_empty_answers_are_counted_but_not_compared() -> None:
     assert none == {"empty": 1.0, "looping": 0.0, "length": 0.5}
 
 
+def test_answers_that_repeat_nothing_but_white_space_are_looping_too() -> None:
+    assert measure(answers_of(["\n" * 9, "abc", "xy" * 6, " "]))["looping"] == 2 / 4
+
+
 def test_a_single_answer_is_compared_with_nothing() -> None:
     assert measure(answers_of(["aabc"])) == {
         "empty": 0.0,
@@ -127,10 +131,12 @@ def test_a_mean_has_the_error_and_the_interval_of_a_mean() -> None:
     mean = means([{"x": value} for value in values], seed=42)["x"]
     error = values.std(ddof=1) / math.sqrt(len(values))
     assert mean.value == pytest.approx(values.mean(), rel=1e-12) and mean.prompts == 400
-    assert mean.stderr == pytest.approx(error, rel=0.05)
+    assert mean.stderr == pytest.approx(error, rel=1e-12)
     assert mean.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
     assert mean.high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
     assert means([{"x": value} for value in values], seed=42)["x"] == mean
+    few = means([{"x": 1.0}, {"x": 3.0}], seed=42)["x"]
+    assert few.stderr == pytest.approx(1.0)  # a bootstrap's would be √½ of it
 
 
 def test_a_measure_is_averaged_over_the_prompts_that_have_it() -> None:

@@ -1,9 +1,11 @@
 """The step `evaluate` on tiny models, with the real harness."""
 
+import hashlib
 import json
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from forgetting_core.config import EvaluateConfig, ExecutionConfig
 from forgetting_core.errors import InputError, Interrupted
 from forgetting_core.evaluation.evaluate import evaluate_benchmarks
-from forgetting_core.evaluation.held_out import evaluate_held_out, ratio_with_stderr
+from forgetting_core.evaluation.held_out import (
+    RowLosses,
+    evaluate_held_out,
+    loss_change,
+    ratio_with_stderr,
+    read_row_losses,
+    write_row_losses,
+)
 from forgetting_core.evaluation.protocols import Asked, Seeds, asked
 from forgetting_core.evaluation.records import plain_metrics
 from forgetting_core.evaluation.tydiqa import LANGUAGES, averaged
@@ -212,6 +221,25 @@ def test_held_out_loss_is_the_mean_over_response_tokens(base: Path, validation: 
     expected = [loss for row in plain_losses(base) for loss in row]
     assert held_out["tokens"] == len(expected) == 3 + 0 + 5 + 1
     assert held_out["loss"] == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_a_sample_of_the_held_out_loss_says_which_row_it_was(base: Path, validation: Path, tmp_path: Path) -> None:
+    held_out_of(base, validation, tmp_path / "out")
+    lines = samples(tmp_path / "out", "held_out")
+    digests = [hashlib.sha256(np.array(ids, "<i4").tobytes()).hexdigest() for ids, _ in ROWS]
+    assert [(line["doc_id"], line["doc"]) for line in lines] == [(row, digests[row]) for row in (0, 2, 3)]
+
+
+def test_losses_read_again_are_those_written_and_pair_by_row(tmp_path: Path) -> None:
+    before = RowLosses(np.array([0, 2]), np.array([3.0, 40.0]), np.array([3, 10]), ["a", "b"])
+    write_row_losses(tmp_path, before)
+    read = read_row_losses(tmp_path)
+    assert (read.rows.tolist(), read.tokens.tolist(), read.digests) == ([0, 2], [3, 10], ["a", "b"])
+    assert read.sums == pytest.approx(before.sums, rel=1e-12)
+    after = replace(before, sums=before.sums + 0.5 * before.tokens)
+    assert loss_change(read, after) == pytest.approx((0.5, 0.0), abs=1e-12)
+    with pytest.raises(InputError, match="different validation rows"):
+        loss_change(before, replace(after, digests=["a", "c"]))
 
 
 def test_an_adapter_that_changes_nothing_scores_like_its_base(

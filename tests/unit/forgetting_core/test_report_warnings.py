@@ -1,6 +1,7 @@
 """The report warns of what is wrong with a run, says what to change, and is silent about a run that is right."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from forgetting_core.config import ForgetConfig, LambdaConfig, Recipe
+from forgetting_core.evaluation.held_out import RowLosses, write_row_losses
 from forgetting_core.report.curves import Curve, read_curves
 from forgetting_core.report.statistics import by_class, count_everything
 from forgetting_core.report.token_class import TOKEN_CLASSES, WORD
@@ -22,7 +24,8 @@ from tests.unit.forgetting_core.test_training import FULL, base, data, labels, r
 __all__ = ["base", "data", "labels", "rows"]
 
 STEPS = 100
-HELD_OUT = {"base": (2.0, 0.1), "ignore": (1.9, 0.1), "forget": (1.9, 0.1), "reference": (1.8, 0.1)}
+HELD_OUT = {"ignore": (-0.1, 0.02), "forget": (-0.1, 0.02), "reference": (-0.2, 0.02)}
+"""What a model's loss is above the base's, and the error of that."""
 STATISTICS = {
     "tokens": 1000,
     "negative_tokens": 300,
@@ -32,6 +35,26 @@ STATISTICS = {
         for name in TOKEN_CLASSES
     ],
 }
+
+
+def standardised(seed: int) -> np.ndarray:
+    """(50,) of mean 0, and of standard error 1 of that mean."""
+    draws = np.random.default_rng(seed).normal(size=50)
+    scaled: np.ndarray = (draws - draws.mean()) / draws.std(ddof=1) * math.sqrt(50)
+    return scaled
+
+
+BEFORE = RowLosses(
+    rows=np.arange(50),
+    sums=10 * (2.0 + 0.1 * standardised(0)),
+    tokens=np.full(50, 10),
+    digests=[str(row) for row in range(50)],
+)
+"""Of the base: 2.0 ± 0.1 nats."""
+
+
+def changed_by(change: float, stderr: float) -> RowLosses:
+    return replace(BEFORE, sums=BEFORE.sums + BEFORE.tokens * (change + stderr * standardised(1)))
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -59,13 +82,13 @@ def warned(
     }
     if validation:
         steps = np.arange(len(validation), dtype=np.float64) * 10
-        curves["validation/loss"] = Curve(steps, np.array(validation))
-        curves["validation/loss_stderr"] = Curve(steps, np.full(len(validation), 0.1))
-    models = {
-        model: {"held_out": {"loss": loss, "loss_stderr": error, "tokens": 500}}
-        for model, (loss, error) in {**HELD_OUT, **(held_out or {})}.items()
-    }
-    return find_warnings(recipe(**(sections or {})), {**STATISTICS, **statistics}, models, {"forget": curves})
+        losses = np.array(validation)
+        curves["validation/loss"] = Curve(steps, losses)
+        curves["validation/loss_change"] = Curve(steps[1:], losses[1:] - losses[0])
+        curves["validation/loss_change_stderr"] = Curve(steps[1:], np.full(len(losses) - 1, 0.1))
+    rows = {model: changed_by(*change) for model, change in {**HELD_OUT, **(held_out or {})}.items()}
+    judged = {**STATISTICS, **statistics}
+    return find_warnings(recipe(**(sections or {})), judged, {"base": BEFORE, **rows}, {"forget": curves})
 
 
 def one(found: list[RunWarning], kind: str) -> RunWarning:
@@ -79,10 +102,11 @@ def test_a_healthy_run_warns_of_nothing() -> None:
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    assert find_warnings(recipe(), STATISTICS, {"base": {}, "forget": {}}, {}) == []
+    assert find_warnings(recipe(), STATISTICS, {}, {}) == []
     curve = Curve(np.arange(1.0, 20), np.full(19, 2.0))  # a training this short gains less than its noise anyway
     assert find_warnings(recipe(), STATISTICS, {}, {"forget": {"loss_positive": curve}}) == []
-    alone = {model: {"held_out": {"loss": loss, "tokens": 5}} for model, loss in (("base", 1.0), ("forget", 9.0))}
+    one_row = RowLosses(np.array([0]), np.array([1.0]), np.array([5]), ["x"])
+    alone = {"base": one_row, "forget": replace(one_row, sums=np.array([9.0]))}
     assert find_warnings(recipe(), STATISTICS, alone, {}) == []
 
 
@@ -94,26 +118,58 @@ def test_ascent_that_runs_away_is_told_with_figures_and_the_weight_to_try() -> N
     assert warned({"forget": {"negative": "npo"}}, negative=runaway) == []
 
 
-def test_held_out_loss_above_that_of_the_base_beyond_its_error_is_told() -> None:
-    assert warned(held_out={"forget": (2.28, 0.1)}) == []
-    found = one(warned(held_out={"forget": (2.29, 0.1)}), "held-out loss rising")
-    assert "above the base model's: 2.000 ± 0.100 → 2.290 ± 0.100 nats" in found.found
+def test_held_out_loss_above_that_of_the_base_beyond_the_paired_error_is_told() -> None:
+    """The losses themselves have errors of 0.1 each, in which such a rise would be lost."""
+    assert warned(held_out={"forget": (0.035, 0.02)}) == []
+    found = one(warned(held_out={"forget": (0.104, 0.0165)}), "held-out loss rising")
+    assert "rose over the training by 0.104 ± 0.016 nats (2.000 → 2.104)" in found.found
     assert "t_max" in found.advice
-    bounded = warned({"forget": {"negative": "npo"}}, held_out={"forget": (3, 0.1)})
+    bounded = warned({"forget": {"negative": "npo"}}, held_out={"forget": (1, 0.1)})
     assert "t_max" in bounded[0].advice and "npo" not in bounded[0].advice
-    (plain,) = warned({"forget": {"objective": "ignore"}}, held_out={"forget": (3, 0.1)})
-    assert "forget.epochs" in plain.advice
+    (plain,) = warned({"forget": {"objective": "ignore", "epochs": 2}}, held_out={"forget": (1, 0.1)})
+    assert plain.advice == "lower forget.epochs (now 2) or forget.learning_rate (now 0.0001)"
+    (short,) = warned({"forget": {"objective": "ignore"}}, held_out={"forget": (1, 0.1)})
+    assert short.advice == "lower forget.learning_rate (now 0.0001)"
 
 
-def test_where_ignoring_does_the_same_the_labels_are_named_and_not_the_weight_of_forgetting() -> None:
-    found = one(warned(held_out={"forget": (3, 0.1), "ignore": (2.9, 0.1)}), "held-out loss rising")
-    assert "partition.rho" in found.advice and "validation rows" in found.advice and "t_max" not in found.advice
+def test_rows_that_change_by_chance_alone_seldom_warn() -> None:
+    alarms = 0
+    for seed in range(400):
+        change = np.random.default_rng(seed).normal(0, 0.14, 50)
+        changed = replace(BEFORE, sums=BEFORE.sums + change * BEFORE.tokens)
+        alarms += bool(find_warnings(recipe(), STATISTICS, {"base": BEFORE, "forget": changed}, {}))
+    assert 1 <= alarms <= 20  # 2.5 % are 10
 
 
-def test_a_validation_loss_that_rises_again_is_told_with_its_turning_point() -> None:
-    found = one(warned(validation=[2.0, 1.5, 1.6, 1.9]), "held-out loss rising")
-    assert "its lowest after optimizer step 10: 1.500 ± 0.100 → 1.900 ± 0.100" in found.found
-    assert warned(validation=[2.0, 1.5, 1.6, 1.7]) == []
+@pytest.mark.parametrize(
+    "partition, advised",
+    [
+        ({}, "otherwise raise partition.rho (now 0.7)"),
+        ({"threshold": 0.5}, "otherwise lower partition.threshold (now 0.5)"),
+        ({"labelling": "oracle_noise"}, None),
+    ],
+)
+def test_where_ignoring_does_the_same_the_labels_are_named_and_not_the_weight_of_forgetting(
+    partition: dict[str, Any], advised: str | None
+) -> None:
+    rising = warned({"partition": partition}, held_out={"forget": (1, 0.1), "ignore": (0.9, 0.1)})
+    advice = one(rising, "held-out loss rising").advice
+    assert "rises likewise (0.900 ± 0.100" in advice and "validation rows" in advice and "t_max" not in advice
+    assert advice.endswith(advised) if advised else "partition" not in advice
+
+
+def test_a_validation_loss_above_that_before_the_training_is_told() -> None:
+    found = one(warned(validation=[2.0, 1.5, 1.8, 2.3]), "held-out loss rising")
+    assert "rose over the training by 0.300 ± 0.100 nats (2.000 → 2.300)" in found.found
+    assert warned(validation=[2.0, 2.5, 2.15]) == []
+
+
+def test_many_measurements_that_only_scatter_do_not_warn() -> None:
+    """The lowest of a hundred lies five errors below the last, by chance."""
+    draws = np.random.default_rng(0).normal(0, 0.1, 99)
+    draws[-1] = 0.19
+    assert draws[-1] - draws.min() > 4 * 0.1
+    assert warned(validation=[2.0, *(2 + draws)]) == []
 
 
 def test_positives_that_do_not_gain_are_told_beside_the_noise() -> None:
@@ -127,15 +183,23 @@ def test_positives_that_do_not_gain_are_told_beside_the_noise() -> None:
 
 def test_a_reference_that_is_no_better_than_the_base_is_told() -> None:
     kind = "reference no better than the base"
-    found = one(warned(held_out={"reference": (2.0, 0.1)}), kind)
-    assert "2.000 ± 0.100 nats under the reference and 2.000 ± 0.100 under the base" in found.found
+    found = one(warned(held_out={"reference": (-0.03, 0.02)}), kind)
+    assert "changes by -0.030 ± 0.020 nats (2.000 → 1.970), which is no fall beyond 2 standard" in found.found
     assert "validation rows are as noisy" in found.advice and "split.reference_rows" in found.advice
-    models = {"base": {"held_out": {"loss": 2.0, "loss_stderr": 0.1}}}  # the reference itself was not evaluated
-    silent = find_warnings(recipe(), STATISTICS, models, {})
-    unhelpful = find_warnings(recipe(), {**STATISTICS, "median_influence": 0.0}, models, {})
+    assert warned(held_out={"reference": (-0.05, 0.02)}) == []
+    base = {"base": BEFORE}  # the reference itself was not evaluated
+    silent = find_warnings(recipe(), STATISTICS, base, {})
+    unhelpful = find_warnings(recipe(), {**STATISTICS, "median_influence": 0.0}, base, {})
     assert silent == [] and "half of the training split's response tokens" in one(unhelpful, kind).found
     for unread in ({"forget": {"objective": "sft"}}, {"partition": {"labelling": "loss_only"}}):
-        assert warned(unread, held_out={"reference": (3.0, 0.1)}) == []
+        assert warned(unread, held_out={"reference": (1.0, 0.1)}) == []
+
+
+def test_a_reference_that_was_only_named_cannot_be_trained_otherwise() -> None:
+    named = {"reference": {"model": {"path": "m"}}}
+    found = one(warned(named, held_out={"reference": (1, 0.1)}), "reference no better than the base")
+    assert "another reference.model" in found.advice
+    assert not any(field in found.advice for field in ("epochs", "learning_rate", "reference_rows"))
 
 
 def test_format_tokens_that_dominate_the_negatives_are_told() -> None:
@@ -152,7 +216,13 @@ def test_format_tokens_that_dominate_the_negatives_are_told() -> None:
     assert warned(**statistics("word")) == []
     found = one(warned(**statistics("end")), "format tokens dominate the negatives")
     assert found.found.startswith("100% of the negative tokens are punctuation, white space or end of text")
-    assert "special and end of text), and 33% of all" in found.found and "partition.rho" in found.advice
+    assert "special and end of text), and 33% of all" in found.found
+    assert "raise partition.rho" in found.advice and "data.reference" in found.advice
+    (by_loss,) = warned({"partition": {"labelling": "loss_only", "threshold": 1}}, **statistics("end"))
+    assert by_loss.advice == "lower partition.threshold (now 1)"
+    (named,) = warned({"reference": {"model": {"path": "m"}}}, **statistics("end"))
+    assert "reference.model" in named.advice and "data.reference" not in named.advice
+    assert warned({"partition": {"labelling": "oracle_noise"}}, **statistics("end")) == []
 
 
 @pytest.mark.parametrize("weight, expected", [(1e-6, False), (5, True)])
@@ -180,3 +250,12 @@ def test_the_page_shows_warnings_before_anything_else_and_the_step_returns_them(
     assert page.index('id="warnings"') < page.index('id="benchmarks"') and 'href="#warnings"' in page
     assert inputs.write(tmp_path / "healthy")["warnings"] == []
     assert 'id="warnings"' not in (tmp_path / "healthy/report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_warns_by_the_stored_losses_of_rows(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path)
+    for model, losses in (("base", BEFORE), ("forget", changed_by(0.104, 0.0165))):
+        (folder,) = (path for path in inputs.metrics[model] if path.name.endswith("held_out"))
+        write_row_losses(folder, losses)
+    (found,) = inputs.write(tmp_path / "out")["warnings"]
+    assert found["kind"] == "held-out loss rising" and "0.104 ± 0.016" in found["found"]

@@ -9,9 +9,10 @@ import pytest
 
 from forgetting_core.config import ForgetConfig, LoraConfig, SftConfig, identity
 from forgetting_core.errors import InputError, Interrupted
-from forgetting_core.evaluation.held_out import mean_loss, row_losses
+from forgetting_core.evaluation.held_out import loss_change, mean_loss, row_losses
+from forgetting_core.metrics_file import VALIDATION_CHANGE as CHANGE
+from forgetting_core.metrics_file import VALIDATION_CHANGE_STDERR as STDERR
 from forgetting_core.metrics_file import VALIDATION_LOSS as LOSS
-from forgetting_core.metrics_file import VALIDATION_STDERR as STDERR
 from forgetting_core.models import load_checkpoint
 from forgetting_core.progress import Progress
 from forgetting_core.recipe import parse_recipe
@@ -41,8 +42,17 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(checkpoint: Path) -> dict[int, float]:
     """{step: held-out loss} as stored."""
-    lines = (checkpoint / "aux/metrics.jsonl").read_text().splitlines()
-    return {record["step"]: record[LOSS] for line in lines if LOSS in (record := json.loads(line))}
+    return {record["step"]: record[LOSS] for record in records(checkpoint)}
+
+
+def records(checkpoint: Path) -> list[dict[str, float]]:
+    """What was measured, with `step`."""
+    lines = map(json.loads, (checkpoint / "aux/metrics.jsonl").read_text().splitlines())
+    return [
+        {name: line[name] for name in ("step", LOSS, CHANGE, STDERR) if name in line}
+        for line in lines
+        if LOSS in line
+    ]
 
 
 @pytest.mark.parametrize("micro_batch", [1, "auto"])
@@ -55,14 +65,14 @@ def test_the_first_and_the_last_value_are_those_of_the_base_and_of_the_finished_
     train(config, base, data, labels, out, validation=validation, progress=listener, micro_batch=micro_batch)
     found = measured(out)
     assert list(found) == [0, 3, 6, 8]
-    for checkpoint, value in ((None, found[0]), (out, found[8])):
-        model = load_checkpoint(base, checkpoint, dtype="float32", device="cpu")
-        expected = mean_loss(row_losses(model, validation, micro_batch="auto", progress=Progress()))
-        assert value == pytest.approx(expected["loss"], rel=1e-5)
+    models = (load_checkpoint(base, checkpoint, dtype="float32", device="cpu") for checkpoint in (None, out))
+    ends = [row_losses(model, validation, micro_batch="auto", progress=Progress()) for model in models]
+    for value, expected in zip((found[0], found[8]), ends, strict=True):
+        assert value == pytest.approx(mean_loss(expected)["loss"], rel=1e-5)
     told = {step: curves for step, curves, _ in listener.heard if LOSS in curves}
     assert {step: curves[LOSS] for step, curves in told.items()} == found
-    assert told[0].keys() == {LOSS, STDERR} and told[8].keys() > {LOSS, STDERR, "train/loss_positive"}
-    assert told[8][STDERR] == pytest.approx(expected["loss_stderr"], rel=1e-4)
+    assert told[0].keys() == {LOSS} and told[8].keys() > {LOSS, CHANGE, STDERR, "train/loss_positive"}
+    assert (told[8][CHANGE], told[8][STDERR]) == pytest.approx(loss_change(*ends), rel=1e-3)
 
 
 @pytest.mark.parametrize("mode", [{}, LORA, {**LORA, "dtype": "bfloat16"}], ids=["full", "lora", "bfloat16"])
@@ -84,12 +94,13 @@ def test_a_resumed_training_measures_every_step_once(
 ) -> None:
     config = ForgetConfig(**{**FULL, **LORA, "epochs": 2}, eval_steps=2)
     whole = train(config, base, data, labels, tmp_path / "whole", validation=validation)
-    with pytest.raises(Interrupted):
-        train(config, base, data, labels, tmp_path / "cut", validation=validation, progress=StopAfter(4))
+    for steps in (1, 4):
+        with pytest.raises(Interrupted):
+            train(config, base, data, labels, tmp_path / "cut", validation=validation, progress=StopAfter(steps))
     resumed = Listener()
     weights = train(config, base, data, labels, tmp_path / "cut", validation=validation, progress=resumed)
     assert difference(whole, weights) == 0
-    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
     assert [step for step, _, _ in resumed.heard] == list(range(9))
     assert [step for step, curves, _ in resumed.heard if LOSS in curves] == [0, 2, 4, 6, 8]
 
@@ -99,7 +110,9 @@ def test_validation_rows_without_a_response_are_refused(base: Path, data: Path, 
     silent = write_rows(
         TokenRows(some.input_ids, np.full_like(some.labels, IGNORE_INDEX), some.offsets), tmp_path / "rows"
     )
-    with pytest.raises(InputError, match="no validation row has a response token; leave eval_steps out"):
+    with pytest.raises(
+        InputError, match=r"data\.max_length cuts .* split\.validation_rows: 0, and leave out eval_steps"
+    ):
         config = SftConfig(objective="sft", **FULL, eval_steps=1)
         train(config, base, data, None, tmp_path / "out", validation=silent)
 
