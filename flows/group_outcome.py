@@ -52,7 +52,8 @@ def _line(console: Console, text: str) -> None:
 def failure_lines(outcome: GroupOutcome, again: str) -> Iterator[str]:
     """What failed; `again` is the command that goes on, where that helps."""
     for name, failure in outcome.failures.items():
-        yield f"error: {outcome.title(name)}: {message_of(failure)}"
+        member = f"{outcome.title(name)}: " if name in outcome.members else ""
+        yield f"error: {member}{message_of(failure)}"
         yield from notes_of(failure)
     if outcome.interrupted or not all(map(is_mendable, outcome.failures.values())):
         yield f"what is done is kept; continue with: {again}"
