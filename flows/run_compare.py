@@ -11,7 +11,7 @@ from flows.asked import check_compare
 from flows.compare import CompareOutcome, compare
 from flows.compare_table import differences_table, means_table
 from flows.display import open_display, print_warnings
-from flows.failure import command_line
+from flows.failure import command_line, message_of
 from flows.group import GroupFailedError
 from flows.group_outcome import exit_status, failure_lines, print_where, run_documents, warnings_of
 from flows.interrupt import Interrupt
@@ -57,7 +57,9 @@ def compare_recipe(
 
 def as_compare_document(outcome: CompareOutcome, comparison: dict[str, Any] | None) -> dict[str, Any]:
     """The form of `compare --json`."""
+    failure = outcome.failures.get(COMPARE.name)
     return {
+        **({"error": message_of(failure)} if failure else {}),
         "compare_id": outcome.group_id,
         "runs": run_documents(outcome),
         "comparison": comparison,

@@ -108,6 +108,7 @@ def test_ctrl_c_in_the_last_step_keeps_what_the_runs_have_done(cli: Cli, compare
     assert process.returncode == 130, err
     document = json.loads(out)
     assert document["comparison"] is None
+    assert document["error"] == "compare: interrupted"
     assert set(document["runs"]["2"]["metrics"]) == {"base", "sft", "forget"}
     assert "error: compare: interrupted" in err
     assert "Traceback" not in err
