@@ -147,8 +147,6 @@ def _relink_all(
         _Retelling(past, objects, lineage, index, held).tell()
         if lineage.degraded is not None or lineage.run_id is None:
             raise TrackingError(f"MLflow at {public_uri(tracking_uri)} failed: {lineage.degraded}; run it again")
-        if held is not None and INCOMPLETE_TAG in held.data.tags:
-            client.delete_tag(lineage.run_id, INCOMPLETE_TAG)
         changes.append(Change(past, "created" if held is None else "completed", lineage.run_id))
     return changes
 
