@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.lineage_target import Witness, find_target
-from infra.ancestry import Ancestry, Records, check_artifacts
+from infra.ancestry import Ancestry, Records
+from infra.ancestry_check import check_artifacts
 from infra.ancestry_mlflow import ModelVersion, check_mlflow, check_version, versions_of
 from infra.lineage_connection import outages
 from infra.settings import Settings

@@ -55,7 +55,8 @@ def _grow(tree: Tree, ancestry: Ancestry, step: Ancestor, role: str, shown: set[
     branch = tree.add(f"{role}{_step_text(step)}")
     for source in step.sources:
         made_by = ancestry.by_artifact.get(source.record.artifact) if source.record else None
-        part = f" [dim]{escape(source.part)}/ of[/]" if source.part else ""
+        place = source.part if source.is_file else f"{source.part}/"
+        part = f" [dim]{escape(place)} of[/]" if source.part else ""
         if made_by is None:
             branch.add(_leaf_text(source))
         else:

@@ -1,19 +1,21 @@
 """Whether a run without an end is over for good: it holds no live lease, and Prefect's server says so."""
 
+from collections.abc import Mapping
+
 import httpx
 
 from flows.past_runs import PastRun
-from infra.lease import Leases
+from infra.lease import Holder
 from infra.public import public_uri
 
 
-def why_open(past: PastRun, leases: Leases) -> str | None:
-    """Why a run may go on; None when it certainly does not. Raises `StoreError`."""
+def why_open(past: PastRun, at_work: Mapping[str, Holder]) -> str | None:
+    """Why a run may go on; None when it certainly does not. `at_work` is as `Leases.at_work` returns it."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_URL
 
-    holder = leases.held_by(past.flow_run_id)
+    holder = at_work.get(past.flow_run_id)
     if holder is not None:
         return f"it holds a lease ({holder})"
     url = PREFECT_API_URL.value()

@@ -28,14 +28,18 @@ from infra.public import public_text, public_uri
 from infra.settings import LEASE_TTL_SECONDS, Settings
 from infra.store import Store
 from infra.urls import open_objects
+from tasks.compare import COMPARE
 from tasks.records import inputs_of, mirror_of, numbers, outputs_of, result_of, tags_of
-from tasks.report_page import show_report
+from tasks.report import REPORT
+from tasks.report_page import COMPARISON_PAGE, PAGE, show_report
 from tasks.spec import StepCall, StepResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 Action = Literal["created", "completed", "closed"]
+PAGES = {REPORT.name: PAGE, COMPARE.name: COMPARISON_PAGE}
+"""The page of a step that makes one, which MLflow shows with the pipeline run."""
 OVER = "its host was lost; Prefect says that its flow run is over"
 
 
@@ -82,7 +86,7 @@ def relink(argument: str | None, store: str | None) -> Relinked:
         # a cached step may have been computed in a run that ended later: what it links to is there the second time
         for _ in range(2):
             told = {change.run_id for change in done.changes}
-            again = _relink_all(runs, objects, settings.tracking_uri, done.left_open)
+            again, done.left_open = _relink_all(runs, objects, settings.tracking_uri)
             done.changes += [change for change in again if change.run_id not in told]
     except outages() as error:
         reason = public_text(" ".join(str(error).split()))[:500]
@@ -111,13 +115,14 @@ def _concerned(runs: list[PastRun], argument: str, settings: Settings, records: 
     return [run for run in runs if any(map(concerned, run.steps))]
 
 
-def _relink_all(
-    runs: list[PastRun], objects: Objects, tracking_uri: str, left_open: dict[str, str]
-) -> list[Change]:
+def _relink_all(runs: list[PastRun], objects: Objects, tracking_uri: str) -> tuple[list[Change], dict[str, str]]:
+    """What was done, and `Relinked.left_open`."""
     client, experiment_id = open_experiment(tracking_uri, EXPERIMENT)
     index = RunIndex(client, [experiment_id])
-    writer, leases = RunWriter(client, experiment_id, ""), Leases(objects, LEASE_TTL_SECONDS)
-    changes = []
+    writer = RunWriter(client, experiment_id, "")
+    at_work = Leases(objects, LEASE_TTL_SECONDS).at_work()
+    changes: list[Change] = []
+    left_open: dict[str, str] = {}
     for past in runs:
         held = index.find(past.reference)
         if held is None:
@@ -127,7 +132,7 @@ def _relink_all(
                 tracking_uri, experiment=EXPERIMENT, recipe=past.recipe, started=past.started, **opening
             )
         elif not past.finished and held.info.status == "RUNNING" and held.info.lifecycle_stage == "active":
-            if (why := why_open(past, leases)) is None:
+            if (why := why_open(past, at_work)) is None:
                 ended = int(past.ended.timestamp() * 1000)
                 writer.close_tree(held.info.run_id, past.status, ended, OVER)
                 changes.append(Change(past, "closed", held.info.run_id))
@@ -147,10 +152,8 @@ def _relink_all(
         _Retelling(past, objects, lineage, index, held).tell()
         if lineage.degraded is not None or lineage.run_id is None:
             raise TrackingError(f"MLflow at {public_uri(tracking_uri)} failed: {lineage.degraded}; run it again")
-        if held is not None and INCOMPLETE_TAG in held.data.tags:
-            client.delete_tag(lineage.run_id, INCOMPLETE_TAG)
         changes.append(Change(past, "created" if held is None else "completed", lineage.run_id))
-    return changes
+    return changes, left_open
 
 
 def _is_complete(past: PastRun, held: "Run", index: RunIndex) -> bool:
@@ -210,8 +213,8 @@ class _Retelling:
             current=past.current,
         )
         for step in past.steps:
-            if step.label == "report":
-                show_report(Store(self._objects), self._lineage, step.commit.uri)
+            if (page := PAGES.get(step.commit.step)) is not None:
+                show_report(Store(self._objects), self._lineage, step.commit.uri, page)
 
     def _remind(self, step: PastStep, child: "Run") -> None:
         """A step that MLflow has as it should be: only the tables of the run need it."""

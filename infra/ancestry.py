@@ -3,7 +3,7 @@
 Commits are read as they stand, so that one that was altered is a fault with a name and not the end of the walk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,8 @@ from infra.errors import RequestError
 from infra.fingerprint import fingerprint
 from infra.folder_objects import FolderObjects
 from infra.inventory import COMMITS, HISTORY, Inventory, Record, artifact_folder, read_records
-from infra.manifest import Manifest
 from infra.objects import Objects, StoreError
-from infra.staging import counter
-from infra.verification import MISSING, Fault, read_manifest, verify_artifact
+from infra.verification import MISSING, Fault
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,8 @@ class Source:
     """The commit that made it; None for what lies outside the store, and for what no commit names any more."""
     inside: bool
     """Whether its address is in the store."""
+    is_file: bool
+    """Whether it is one file of an artifact, such as a model's curves: its manifest knows it, and no commit."""
 
     @property
     def part(self) -> str:
@@ -136,7 +136,12 @@ class Records:
         folders = self.inventory.inputs_of(record)
         sources = tuple(
             Source(
-                name, item.digest, item.uri, self.inventory.by_artifact.get(folders.get(name, "")), name in folders
+                name=name,
+                digest=item.digest,
+                uri=item.uri,
+                record=self.inventory.by_artifact.get(folders.get(name, "")),
+                inside=name in folders,
+                is_file=name in folders and bool(item.files),
             )
             for name, item in record.commit.inputs.items()
         )
@@ -153,13 +158,10 @@ class Records:
             if source.record is None and source.inside and source.uri is not None:
                 key = source.uri.removeprefix(f"{root}/")
                 yield Fault(root, artifact_folder(key), f"a commit that made {source.digest}", self._lost(key))
-            elif source.record is not None:
+            elif source.record is not None and not source.is_file:
                 made = _digest_of(source.record.commit, source.part)
                 if made != source.digest:
-                    where = f"input {source.name}: {source.record.label} made {made}"
-                    yield Fault(
-                        root, record.key, f"the digest that its producer committed ({where})", source.digest
-                    )
+                    yield input_fault(root, record, source, source.record, made)
 
     def _lost(self, key: str) -> str:
         step = key.split("/")[2]
@@ -186,24 +188,6 @@ def read_all_records(objects: Objects) -> Records:
     return Records(objects, inventory, unreadable)
 
 
-def check_artifacts(records: Records, ancestry: Ancestry, progress: Callable[[int, int], None]) -> list[Fault]:
-    """Read every byte of every artifact on the way and compare; `progress(done, total)` hears bytes.
-
-    Of an artifact that was evicted and made again with the same content, the new one is read. Raises `StoreError`.
-    """
-    faults, manifests = [], []
-    for step in ancestry.steps:
-        commit = _present(records, step.record)
-        try:
-            manifests.append((commit, read_manifest(records.objects, commit)))
-        except StoreError as error:
-            faults.append(Fault(commit.uri, "manifest.json", "the artifact's manifest", str(error)))
-    advance = counter(sum(_bytes(manifest) for _, manifest in manifests), progress)
-    for commit, manifest in manifests:
-        faults += verify_artifact(records.objects, commit, manifest, advance)
-    return faults
-
-
 def rho_of(commit: Commit) -> str | None:
     """ρ, for a partition that has one."""
     return partition_field(commit, "rho")
@@ -222,18 +206,6 @@ def partition_field(commit: Commit, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _bytes(manifest: Manifest | None) -> int:
-    return sum(entry.bytes for entry in manifest.files) if manifest else 0
-
-
-def _present(records: Records, record: Record) -> Commit:
-    successor = records.inventory.by_step.get(record.step_key)
-    retired = record.key.startswith(f"{HISTORY}/")
-    if retired and successor is not None and successor.commit.digest == record.commit.digest:
-        return successor.commit
-    return record.commit
-
-
 def record_faults(root: str, record: Record) -> Iterator[Fault]:
     """Where a record contradicts its own name or its payload."""
     commit = record.commit
@@ -250,6 +222,12 @@ def record_faults(root: str, record: Record) -> Iterator[Fault]:
     identified = commit.payload.get("inputs")
     if given != identified:
         yield Fault(root, record.key, f"the inputs of the payload, {identified}", str(given))
+
+
+def input_fault(root: str, record: Record, source: Source, producer: Record, made: str) -> Fault:
+    """An input of `record` is not what its producer made."""
+    where = f"input {source.name}: {producer.label} made {made}"
+    return Fault(root, record.key, f"the digest that its producer committed ({where})", source.digest)
 
 
 def _fingerprint(payload: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from infra.commits import DATA, Commit
 from infra.errors import RequestError
 from infra.inventory import Record
 from infra.lineage import CURRENT_ALIAS
+from infra.lineage_mlflow import safe_key
 from infra.lineage_runs import PROVENANCE_TAGS, find_run, run_reference
 from infra.public import public_uri
 from infra.verification import MISSING, Fault
@@ -121,17 +122,16 @@ def _run_faults(step: Ancestor, run: Any) -> Iterator[Fault]:
     for tag, value in {**known, "artifact.digest": commit.digest}.items():
         if tag in tags and tags[tag] != value:
             yield Fault(where, tag, value, tags[tag])
-    inputs = {name: item.digest for name, item in commit.inputs.items()}
+    inputs = {safe_key(f"input.{name}.digest"): item.digest for name, item in commit.inputs.items()}
     outputs = _digests(commit)
     for tag, value in sorted(tags.items()):
         match = ARTIFACT_TAG.fullmatch(tag)
         if match is None or match[3] != "digest":
             continue
-        known = inputs if match[1] == "input" else outputs
-        if match[1] == "input" and value != known.get(match[2]):
-            yield Fault(where, tag, known.get(match[2], MISSING), value)
-        elif match[1] == "output" and value not in known.values():
-            yield Fault(where, tag, known.get(match[2], commit.digest), value)
+        if match[1] == "input" and value != inputs.get(tag):
+            yield Fault(where, tag, inputs.get(tag, MISSING), value)
+        elif match[1] == "output" and value not in outputs.values():
+            yield Fault(where, tag, outputs.get(match[2], commit.digest), value)
 
 
 def _models(client: "MlflowClient", experiments: list[str], commit: Commit, run: Any) -> list[Any]:

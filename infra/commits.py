@@ -43,7 +43,10 @@ class Input(BaseModel):
     digest: str
     uri: str | None = None
     files: dict[str, Sha256] = {}
-    """{address: sha256} of raw files; empty, and then not in the record, for an artifact."""
+    """{address: sha256} of raw files, or of a single file of an artifact.
+
+    Empty, and then not in the record, for an artifact or a part of one.
+    """
 
     @model_serializer(mode="wrap")
     def _without_empty_files(self, record: SerializerFunctionWrapHandler) -> dict[str, Any]:

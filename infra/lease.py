@@ -77,16 +77,17 @@ class Leases:
             return None
         return holder if holder is not None and holder.seems_alive else None
 
-    def held_by(self, flow_run_id: str) -> Holder | None:
-        """One of the leases that a flow run seems to hold now. Raises `StoreError`."""
+    def at_work(self) -> dict[str, Holder]:
+        """{flow run id: one of the leases that it seems to hold now}. Raises `StoreError`."""
+        found = {}
         for stored in self._objects.find(LEASES):
             try:
                 holder = _decode(self._objects.read(stored.key))
             except NotFoundError:
                 continue
-            if holder is not None and holder.flow_run_id == flow_run_id and holder.seems_alive:
-                return holder
-        return None
+            if holder is not None and holder.seems_alive:
+                found[holder.flow_run_id] = holder
+        return found
 
     def candidate(self, step: str, fingerprint: str) -> "Candidate":
         """Someone who wants the lease of a step."""

@@ -107,10 +107,15 @@ class RunWriter:
             self.log_points(pipeline_run_id, mirrored)
 
     def close(self, run_id: str, status: str, tags: Mapping[str, object], ended: datetime | None = None) -> None:
-        """End a run, now unless told otherwise, with its last tags, among them how many metrics were skipped."""
+        """End a run, now unless told otherwise, with its last tags, among them how many metrics were skipped.
+
+        Unless these say that it is incomplete, it is not: whoever called it so took a run for lost that went on.
+        """
         with self._lock:
             skipped = self._skipped.get(run_id, 0)
         self.log(run_id, tags={**tags, SKIPPED_TAG: skipped or None})
+        if tags.get(INCOMPLETE_TAG) is None and INCOMPLETE_TAG in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, INCOMPLETE_TAG)
         self.client.set_terminated(run_id, status, _milliseconds(ended))
 
     def close_tree(self, run_id: str, status: str, ended: int | None, why: str = LATE) -> None:

@@ -37,7 +37,9 @@ def turn(
             raise StoppedError("not started: the run was asked to stop")
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     with lease:
-        if candidate.lost is not None and candidate.lost.mlflow_run_id is not None:
+        lost = candidate.lost
+        # a lease of this very run is left over where an earlier attempt at the step could not release it
+        if lost is not None and lost.mlflow_run_id not in (None, context.lineage.run_id):
             why = f"it gave no sign of life any more; the run {context.flow_run_id} took over {label}"
-            context.lineage.close_lost(candidate.lost.mlflow_run_id, why, candidate.lost.heartbeat)
+            context.lineage.close_lost(lost.mlflow_run_id, why, lost.heartbeat)
         yield finished()  # the last holder may have committed just before

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.ancestry import check_artifacts, read_all_records
+from infra.ancestry import read_all_records
+from infra.ancestry_check import check_artifacts
 from infra.commits import Commit, Input
 from infra.objects import Objects
 from infra.store import Store

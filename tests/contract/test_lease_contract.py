@@ -159,7 +159,23 @@ def test_who_takes_over_closes_the_run_of_a_lost_host_in_mlflow(
         "it gave no sign of life any more; the run a-flow-run took over a"
     )
     lost.finish("FINISHED")
-    assert client.get_run(str(lost.run_id)).info.status == "FINISHED", "it lived after all"
+    for run_id in (lost.run_id, step):
+        run = client.get_run(str(run_id))
+        assert run.info.status == "FINISHED", "it lived after all"
+        assert INCOMPLETE_TAG not in run.data.tags
+
+
+def test_a_step_that_is_tried_again_does_not_close_its_own_run(url: str, tmp_path: Path, tracking_uri: str) -> None:
+    """The lease that its first attempt could not release, because the store was away, is its own."""
+    context, _ = open_context(url, tmp_path / "work", ttl=0.3)
+    context.lineage = Lineage.start(tracking_uri, experiment=EXPERIMENT, recipe="again")
+    context.leases = Leases(open_objects(url), 0.3, context.flow_run_id, context.lineage.run_id)
+    assert context.leases.candidate("trace", "a").attempt(), "and nobody releases it"
+    step = context.lineage.start_step("another step")
+    with turn(context, "trace", context.leases.candidate("trace", "a"), lambda: None):
+        pass
+    client = MlflowClient(tracking_uri)
+    assert [client.get_run(str(run_id)).info.status for run_id in (context.lineage.run_id, step)] == 2 * ["RUNNING"]
 
 
 def test_a_lost_run_that_mlflow_does_not_know_stops_nobody(tmp_path: Path, tracking_uri: str) -> None:

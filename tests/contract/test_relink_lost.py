@@ -1,6 +1,7 @@
 """`forgetting lineage --relink` on runs that MLflow shows as running, with a real Prefect server to ask."""
 
 import json
+from typing import Any
 
 import pytest
 from prefect import flow
@@ -8,7 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Running
 
-from infra.lease import Leases
+from flows import relink
+from infra.folder_objects import FolderObjects
+from infra.lease import LEASES, Leases
 from infra.lineage import Lineage
 from infra.lineage_writer import INCOMPLETE_TAG
 from infra.urls import open_objects
@@ -81,6 +84,41 @@ def test_a_run_that_prefect_has_given_up_but_that_works_is_left_open(lineage: Co
     assert running(world) == 2
     assert lineage("--relink", "--json").document["left_open"] == {}
     assert running(world) == 0
+
+
+def test_a_run_that_ends_while_others_are_relinked_is_not_called_open(
+    lineage: Command, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow_run_id, _ = begin(world)
+    passes = []
+    open_experiment = relink.open_experiment
+
+    def crash_between_passes(*arguments: str) -> Any:
+        passes.append(arguments)
+        if len(passes) == 2:
+            crash(flow_run_id)
+        return open_experiment(*arguments)
+
+    monkeypatch.setattr(relink, "open_experiment", crash_between_passes)
+    done = lineage("--relink", "--json").document
+    assert ([item["action"] for item in done["changes"]], done["left_open"]) == (["closed"], {})
+
+
+def test_the_leases_are_read_once_for_all_open_runs(
+    lineage: Command, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        begin(world)
+    listed = []
+    find = FolderObjects.find
+
+    def counted(self: FolderObjects, prefix: str) -> Any:
+        listed.append(prefix)
+        return find(self, prefix)
+
+    monkeypatch.setattr(FolderObjects, "find", counted)
+    assert len(lineage("--relink", "--json").document["left_open"]) == 2
+    assert listed.count(LEASES) == 2, "once in each of two passes"
 
 
 @pytest.mark.parametrize(("url", "why"), [(None, "PREFECT_API_URL"), ("http://127.0.0.1:9/api", "cannot be asked")])

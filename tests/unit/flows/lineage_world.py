@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from flows.cli import main
 from flows.dag import SPECS
 from infra.commits import Commit, Input
+from infra.digests import content_digest
 from infra.lineage import Lineage, Produced
 from infra.plan import flatten
 from infra.store import Store, open_store
@@ -140,8 +141,48 @@ def _record_run(world: World, flow_run_id: str, started: datetime, *, cached: bo
     ending: dict[str, Any] = {"metrics": {"forget/accuracy": 0.5}, "model_tags": {"rho": "0.7"}}
     model = Produced("checkpoint", "model", final.uri, final.digest)
     lineage.finish("FINISHED", final_model=model, **ending)
+    record = _run_record(lineage, world.commits, flow_run_id, started) | ending
+    store = open_store(str(world.root))
+    store.record_run(flow_run_id, record)
+    store.write_head("demo", record)
+
+
+def record_comparison(world: World) -> None:
+    """A third run, which compares a model's evaluation and the curves in its artifact: `compare` and `compared`."""
+    store, started = open_store(str(world.root)), datetime(2026, 1, 4, 3, tzinfo=UTC)
+
+    def out(name: str, files: dict[str, bytes]) -> Path:
+        return write_files(world.root.parent / name, files)
+
+    curves = b'{"lr": 0.1, "step": 1}\n'
+    files = {"model.bin": b"another model", "aux/metrics.jsonl": curves}
+    trained = make_step(store, out("compared", files), "forget", {"base": BASE, "data": RAW})
+    items = make_step(store, out("items", {"items.bin": b"items"}), "evaluate", {"checkpoint": trained})
+    uri, sha256 = f"{trained.uri}/aux/metrics.jsonl", hashlib.sha256(curves).hexdigest()
+    inputs = {
+        "curves:1,forget": Input(digest=content_digest({"metrics.jsonl": sha256}), uri=uri, files={uri: sha256}),
+        "evaluation:1,forget,held_out": items,
+    }
+    page = out("comparison", {"table.parquet": b"differences", "comparison.html": b"<p>compared</p>"})
+    world.commits |= {"compared": trained, "compare": make_step(store, page, "compare", inputs)}
+    lineage = Lineage.start(
+        world.tracking_uri,
+        experiment="forgetting",
+        recipe="demo",
+        variant="compare",
+        tags={"prefect_flow_run_id": "third"},
+        started=started,
+    )
+    _record_step(world, lineage, "compare", "third", started, cached=False)
+    lineage.finish("FINISHED")
+    steps = {"compare": world.commits["compare"]}
+    store.record_run("third", _run_record(lineage, steps, "third", started))
+
+
+def _run_record(lineage: Lineage, steps: dict[str, Commit], flow_run_id: str, started: datetime) -> dict[str, Any]:
+    """What the store keeps of a run that completed."""
     assert lineage.degraded is None
-    record = {
+    return {
         "recipe": "demo",
         "flow_run_id": flow_run_id,
         "mlflow_run_id": lineage.run_id,
@@ -153,13 +194,9 @@ def _record_run(world: World, flow_run_id: str, started: datetime, *, cached: bo
         "lineage": lineage.opening,
         "steps": {
             label: {"step": item.step, "fingerprint": item.fingerprint, "artifact": item.artifact}
-            for label, item in world.commits.items()
+            for label, item in steps.items()
         },
-        **ending,
     }
-    store = open_store(str(world.root))
-    store.record_run(flow_run_id, record)
-    store.write_head("demo", record)
 
 
 def _record_step(

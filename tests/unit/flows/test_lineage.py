@@ -10,7 +10,7 @@ import pytest
 
 from infra.store import open_store
 from tests.stores import make_step, write_files
-from tests.unit.flows.lineage_world import BASE, RAW, WALKED, Command, World
+from tests.unit.flows.lineage_world import BASE, RAW, WALKED, Command, World, record_comparison
 
 
 def test_the_tree_leads_from_the_model_to_the_raw_data(lineage: Command, world: World) -> None:
@@ -65,6 +65,54 @@ def test_an_untouched_lineage_is_clean(lineage: Command) -> None:
     assert (checked.status, checked.errors) == (0, "")
     assert "6 artifacts read" in checked.output
     assert "all as committed" in checked.output
+
+
+def test_a_comparison_leads_to_the_models_whose_curves_it_read(lineage: Command, world: World) -> None:
+    """A model is too large to be staged for its curves: they are an input of their own, a file of its artifact."""
+    record_comparison(world)
+    argument = world.commits["compare"].artifact
+    shown = lineage(argument)
+    assert (shown.status, shown.errors) == (0, "")
+    assert "curves:1,forget ← aux/metrics.jsonl of forget" in shown.output
+    checked = lineage(argument, "--check", "--json")
+    assert (checked.status, checked.faults) == (0, [])
+    made_by = checked.document["steps"][0]["inputs"]["curves:1,forget"]["made_by"]
+    assert (made_by["fingerprint"], made_by["part"]) == (
+        world.commits["compared"].fingerprint,
+        "aux/metrics.jsonl",
+    )
+
+
+def test_tampered_curves_of_a_compared_model_are_named(lineage: Command, world: World) -> None:
+    record_comparison(world)
+    argument, compared = world.commits["compare"].artifact, world.commits["compared"]
+    world.path("compared", "aux/metrics.jsonl").write_bytes(b'{"lr": 0.9, "step": 1}\n')
+    ((uri, file, _, found),) = lineage(argument, "--check", "--json").faults
+    assert (uri, file) == (compared.uri, "aux/metrics.jsonl")
+
+    manifest = world.path("compared", "manifest.json")
+    data = json.loads(manifest.read_bytes())
+    next(entry for entry in data["files"] if entry["path"] == file)["sha256"] = found
+    manifest.write_text(json.dumps(data))
+    ((_, file, expected, _),) = lineage(argument, "--check", "--json").faults
+    assert file == str(world.record("compare").relative_to(world.root)), (
+        "the manifest fits; the comparison does not"
+    )
+    assert "curves:1,forget" in expected
+
+
+def test_a_compared_model_that_was_evicted_and_made_again_is_no_fault(
+    lineage: Command, world: World, tmp_path: Path
+) -> None:
+    """Curves say when each step was; those of the second training are others, and its content is the same."""
+    record_comparison(world)
+    store, old = open_store(str(world.root)), world.commits["compared"]
+    files = {"model.bin": b"another model", "aux/metrics.jsonl": b"{}"}
+    artifact = store.publish("forget", write_files(tmp_path / "again", files))
+    store.replace(old, old.model_copy(update={"artifact": artifact.uri.removeprefix(f"{store.root}/")}))
+    shutil.rmtree(world.root / old.artifact)
+    checked = lineage(world.commits["compare"].artifact, "--check", "--json")
+    assert (checked.status, checked.faults) == (0, [])
 
 
 def test_a_tampered_label_file_is_named(lineage: Command, world: World) -> None:

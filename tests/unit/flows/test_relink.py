@@ -14,7 +14,7 @@ from infra.lineage import CURRENT_ALIAS, Lineage
 from infra.lineage_runs import RELINKED_FROM
 from infra.lineage_writer import INCOMPLETE_TAG, Point
 from tests.mlflow_snapshot import snapshot
-from tests.unit.flows.lineage_world import Command, World
+from tests.unit.flows.lineage_world import Command, World, record_comparison
 
 pytestmark = pytest.mark.usefixtures("recorded_here")
 LoseMlflow = Callable[[], dict[str, Any]]
@@ -90,6 +90,17 @@ def test_relinked_runs_say_which_runs_they_stand_for(
     made = child(world.client(), first, "partition")
     assert made.data.tags[RELINKED_FROM] == world.commits["partition"].provenance["mlflow_run_id"]
     assert child(world.client(), second, "partition").data.tags["producer_run_id"] == made.info.run_id
+
+
+def test_the_page_of_a_comparison_comes_back(
+    lineage: Command, world: World, lose_mlflow: LoseMlflow, tmp_path: Path
+) -> None:
+    record_comparison(world)
+    lose_mlflow()
+    assert lineage("--relink").status == 0
+    comparison = pipeline_runs(world)[-1].info.run_id
+    page = world.client().download_artifacts(comparison, "comparison.html", str(tmp_path))
+    assert Path(page).read_text() == "<p>compared</p>"
 
 
 def test_what_mlflow_has_is_left_alone(lineage: Command, world: World) -> None:
