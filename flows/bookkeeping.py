@@ -139,7 +139,6 @@ def record_success(recipe: Recipe, context: RunContext, outcome: Outcome, *, cur
         final_model=Produced("checkpoint", "model", final.uri, final.digest),
         model_tags=model_tags,
         current=current,
-        summary={"recipe": identity(recipe), "store": context.store.root},
     )
     show_report(context.store, context.lineage, outcome.steps["report"].ref.uri)
 
@@ -148,7 +147,7 @@ def record_comparison(context: RunContext, result: StepResult) -> None:
     """The comparison completed: its page and its differences are what MLflow shows of it."""
     metrics = numbers({"difference": result.summary["differences"]})
     context.store.record_run(context.flow_run_id, context.run_record("FINISHED", metrics=metrics))
-    _end(context, "FINISHED", metrics=metrics, summary={"store": context.store.root})
+    _end(context, "FINISHED", metrics=metrics)
     show_report(context.store, context.lineage, result.ref.uri, PAGE_FILE)
 
 
@@ -164,5 +163,6 @@ def record_failure(context: RunContext) -> None:
 def _end(context: RunContext, status: Literal["FINISHED", "FAILED"], **described: Any) -> None:
     """Tell MLflow, as described at `Lineage.finish`; what it does not hear now, it hears in the next run."""
     context.curves.drain(DRAIN_SECONDS)
-    context.lineage.finish(status, **described)
+    summary = {"recipe": identity(context.recipe), "store": context.store.root}
+    context.lineage.finish(status, summary=summary, **described)
     context.curves.end(status, recorded=context.lineage.closed)

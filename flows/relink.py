@@ -14,6 +14,7 @@ from flows.dag import SPECS
 from flows.lineage_target import Witness, find_target, last_model
 from flows.lost_runs import why_open
 from flows.past_runs import PastRun, PastStep, curve_points, past_runs
+from forgetting_core.comparison import PAGE_FILE
 from infra.ancestry import Records, read_all_records
 from infra.errors import RequestError, TrackingError
 from infra.lease import Leases
@@ -31,14 +32,14 @@ from infra.urls import open_objects
 from tasks.compare import COMPARE
 from tasks.records import inputs_of, mirror_of, numbers, outputs_of, result_of, tags_of
 from tasks.report import REPORT
-from tasks.report_page import COMPARISON_PAGE, PAGE, show_report
+from tasks.report_page import PAGE, show_report
 from tasks.spec import StepCall, StepResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 Action = Literal["created", "completed", "closed"]
-PAGES = {REPORT.name: PAGE, COMPARE.name: COMPARISON_PAGE}
+PAGES = {REPORT.name: PAGE, COMPARE.name: PAGE_FILE}
 """The page of a step that makes one, which MLflow shows with the pipeline run."""
 OVER = "its host was lost; Prefect says that its flow run is over"
 
