@@ -93,7 +93,7 @@ def resume_state(
     schedule.load_state_dict(state["schedule"])
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
-    if validation is not None and state["step"]:  # at 0 it measures for the first time again
+    if validation is not None:
         validation.load_state_dict(state["validation"])
     return int(state["step"])
 
