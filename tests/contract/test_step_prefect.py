@@ -7,9 +7,8 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
-import flows.forgetting
 import tests.racing
-from flows.forgetting import _walk
+from flows.submitting import run_steps
 from forgetting_core.errors import InputError
 from infra.commits import Commit
 from infra.launch import ChildDiedError, StoppedError
@@ -85,21 +84,18 @@ def test_a_step_is_tried_again_only_when_the_store_was_out_of_reach(
     assert computations(tmp_path / "traces") == tried_again
 
 
-def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differently(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flow_looks_everything_up_again_when_an_evicted_step_came_out_differently(tmp_path: Path) -> None:
     traces = tmp_path / "traces"
 
-    def dag(recipe: object, to: Any, *, upstream_only: bool) -> None:
+    def dag(to: Any) -> None:
         above = to.step(call(traces, 0, label="above"), {})
         to.step(call(traces, 1, label="below"), {"data": above})
         to.step(call(traces, below, label="other"), {"data": above})
 
     @flow(persist_result=False)
     def walked(context: Any) -> dict[str, Any]:
-        return _walk(None, context, Settings.from_environment(store=str(tmp_path / "store")), "version").steps
+        return run_steps(context, Settings.from_environment(store=str(tmp_path / "store")), dag).steps
 
-    monkeypatch.setattr(flows.forgetting, "walk", dag)
     below = 2
     first = walked(begin(tmp_path))
     context = begin(tmp_path)

@@ -73,7 +73,7 @@ def _interrupt_second(process: "subprocess.Popen[str]") -> tuple[dict[str, Any],
     heard = []
     for line in process.stderr:
         heard.append(line)
-        if "(2 of 3)" in line:
+        if line.startswith("rho 0.5: 2 of 3"):
             os.killpg(process.pid, signal.SIGINT)
             break
     output, rest = process.communicate(timeout=300)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tasks.compare import COMPARE
 from tasks.evaluate import EVALUATE
 from tasks.forget import FORGET
 from tasks.partition import PARTITION
@@ -14,7 +15,7 @@ from tasks.score import SCORE
 from tasks.source import step_source
 from tasks.split import SPLIT
 
-SPECS = (PREPARE, SPLIT, REFERENCE, SCORE, PARTITION, FORGET, EVALUATE, REPORT)
+SPECS = (PREPARE, SPLIT, REFERENCE, SCORE, PARTITION, FORGET, EVALUATE, REPORT, COMPARE)
 SOURCES = Path(__file__).parent / "sources.json"
 COMMAND = "python -m tests.golden.write"
 
