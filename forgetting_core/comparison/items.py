@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES
 from forgetting_core.evaluation.tydiqa import TYDIQA
+from forgetting_core.json_files import read_json_lines
 
 Column = tuple[str, str]
 """(task, metric)"""
@@ -43,7 +44,7 @@ class Evaluation:
 def read_evaluation(folder: Path) -> Evaluation:
     """The artifact of a step `evaluate`. Raises `InputError` for a file that is none of an evaluation."""
     metrics = {task: values for task, values in _json(folder / METRICS_FILE).items() if task != PROTOCOL}
-    samples = {path.stem: list(_lines(path)) for path in sorted((folder / SAMPLES).glob("*.jsonl"))}
+    samples = {path.stem: list(read_json_lines(path)) for path in sorted((folder / SAMPLES).glob("*.jsonl"))}
     items = {}
     for task, values in metrics.items():
         files = [samples[task]] if task in samples else list(samples.values())
@@ -97,12 +98,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected an object of metrics by task, found {type(found).__name__}")
     return found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: expected a sample as JSON: {error}") from error

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from forgetting_core.comparison import COMPARISON_FILE, PAGE_FILE
@@ -15,7 +14,7 @@ from forgetting_core.comparison.table import compare, merged
 from forgetting_core.json_files import write_json
 from forgetting_core.progress import Progress
 from forgetting_core.report.curves import Curve, read_curves
-from forgetting_core.report.token_text import visible
+from forgetting_core.report.html import templates
 
 
 def write_comparison(
@@ -67,16 +66,7 @@ def _curves(files: Mapping[int, Mapping[str, Path]]) -> dict[str, dict[str, list
 
 def render_page(recipe: str, comparison: Mapping[str, Any], curves: Mapping[str, Mapping[str, list[Curve]]]) -> str:
     """The HTML page; loads nothing and has no script."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("forgetting_core.comparison", "."), PackageLoader("forgetting_core.report", ".")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible, "value": _value, "signed": _signed}
+    environment = templates("forgetting_core.comparison", "forgetting_core.report")
     paired = [line for line in comparison["lines"] if line["differences"]]
     return environment.get_template("comparison.html.j2").render(
         recipe=recipe,
@@ -86,11 +76,3 @@ def render_page(recipe: str, comparison: Mapping[str, Any], curves: Mapping[str,
         difference_charts=[Markup(difference_chart(line, comparison["against"])) for line in paired],
         curve_charts=[Markup(svg) for svg in curve_charts(curves)],
     )
-
-
-def _value(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")

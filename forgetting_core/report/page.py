@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from forgetting_core.config import Recipe, identity
@@ -22,6 +21,7 @@ from forgetting_core.progress import Progress
 from forgetting_core.report import charts, model_charts
 from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_held_out, read_metrics
 from forgetting_core.report.curves import CURVES, POINTS, Curve, ends, model_of, read_curves
+from forgetting_core.report.html import templates
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.run_graph import draw_graph
 from forgetting_core.report.scored_split import ScoredSplit, read_scored_split
@@ -94,21 +94,7 @@ def render_page(
     text: TokenText,
 ) -> str:
     """The HTML page; `models` with their metrics are the columns of the benchmark table."""
-    environment = Environment(
-        loader=PackageLoader("forgetting_core.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "visible": visible,
-        "share": _share,
-        "metric": _metric,
-        "difference": _difference,
-        "nats": _nats,
-        "seconds": _seconds,
-    }
+    environment = templates("forgetting_core.report")
     script = environment.get_template("browse.js.j2").render()
     chosen = choose_rows(split)
     sweep = read_sweep(facts.sweep, models)
@@ -152,26 +138,3 @@ def render_page(
 def _script_digest(script: str) -> str:
     """The digest by which a Content-Security-Policy allows this very script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _metric(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def _nats(value: float) -> str:
-    return f"{value:.3f} nats".replace("-", "−")
-
-
-def _seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, seconds = divmod(round(value), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
-
-
-def _difference(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")

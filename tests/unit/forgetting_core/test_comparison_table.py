@@ -169,7 +169,7 @@ def test_a_damaged_line_of_samples_is_named(tmp_path: Path) -> None:
     folder = quiz(tmp_path / "e", [1.0])
     with (folder / "samples" / "quiz.jsonl").open("a") as lines:
         lines.write("{not json\n")
-    with pytest.raises(InputError, match=r"quiz\.jsonl, line 2: expected a sample as JSON"):
+    with pytest.raises(InputError, match=r"quiz\.jsonl, line 2: expected JSON"):
         read_evaluation(folder)
 
 
