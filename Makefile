@@ -16,8 +16,8 @@ install: .venv/installed
 demo: install
 	$(BIN)/forgetting run demo
 
-# A process per core; the tests of a file stay together, as they share servers and models.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+# A process per core, four at most (each starts servers of its own); the tests of a file share theirs, so they stay together.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: install
 	$(PYTEST) -m "not slow"
