@@ -1,8 +1,6 @@
 """`infra.setup` against a real Prefect server: what it makes, what it leaves alone."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +17,7 @@ from infra.doctor import probe_prefect
 from infra.errors import RequestError
 from infra.setup_prefect import Plan, apply
 from tests.stack import until
+from tests.webhook import webhook
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SECONDS = 60
@@ -68,19 +67,8 @@ def forgetting() -> None:
 @pytest.fixture
 def told() -> Iterator[list[str]]:
     """What the webhook `listener` is told."""
-    heard: list[str] = []
-
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(200)
-            self.end_headers()
-
-    with HTTPServer(("127.0.0.1", 0), Listener) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Webhook(url=f"http://127.0.0.1:{server.server_port}/").save("listener", overwrite=True)
+    with webhook("listener") as heard:
         yield heard
-        server.shutdown()
 
 
 def fail(client: SyncPrefectClient) -> FlowRun:

@@ -4,15 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import psutil
 import pytest
 from mlflow import MlflowClient
-from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -20,6 +17,7 @@ from prefect.concurrency.sync import concurrency
 
 from infra.store import open_store
 from tests.stack import GPU_RUNS, PROJECT, Running, marked, until
+from tests.webhook import webhook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PROCESSES = {"seaweedfs", "mlflow", "prefect", "gpu-worker", "cpu-worker"}
@@ -107,21 +105,10 @@ def test_a_schedule_fires_and_a_cached_run_waits_for_no_gpu(stack: Running, firs
 @pytest.fixture
 def told(stack: Running) -> Iterator[list[str]]:
     """What the team's webhook is told, once `infra.setup` has been given it."""
-    heard: list[str] = []
-
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(200)
-            self.end_headers()
-
-    with HTTPServer(("127.0.0.1", 0), Listener) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Webhook(url=f"http://127.0.0.1:{server.server_port}/").save("team", overwrite=True)
+    with webhook("team") as heard:
         setup = [sys.executable, "-m", "infra.setup", "--notify", "webhook/team"]
         subprocess.run(setup, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
         yield heard
-        server.shutdown()
 
 
 def test_a_sweep_computes_upstream_once_and_reports_the_rho_that_fails(stack: Running, told: list[str]) -> None:
