@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from forgetting_core.report.charts import INK, chart
-from forgetting_core.report.curves import CURVES, Curve, thinned
-from forgetting_core.report.model_charts import LOOKS
+from forgetting_core.report.curves import Curve, Thinned, thinned
+from forgetting_core.report.model_charts import LOOKS, WIDTH, band_charts
 from forgetting_core.report.token_text import visible
 
-WIDTH = 4.6
 UNKNOWN_LOOK = {"color": INK, "linestyle": "-", "marker": "o"}
 
 
@@ -45,30 +44,14 @@ Curves = Mapping[str, Mapping[str, list[Curve]]]
 
 def curve_charts(curves: Curves) -> list[str]:
     """An SVG per quantity: means over the seeds, a band from the lowest seed to the highest."""
-    return [
-        _curve_chart(name, {model: of[name] for model, of in curves.items() if name in of})
-        for name in CURVES
-        if any(name in of for of in curves.values())
-    ]
+    return band_charts(
+        {model: {name: _over_seeds(seeds) for name, seeds in of.items()} for model, of in curves.items()}
+    )
 
 
-def _curve_chart(name: str, of_models: Mapping[str, list[Curve]]) -> str:
-    with chart(f"curve-{name}", WIDTH, 2.9) as drawn:
-        for model, seeds in of_models.items():
-            look = LOOKS.get(model, UNKNOWN_LOOK)
-            common = functools.reduce(np.intersect1d, [curve.steps for curve in seeds])
-            few = [thinned(Curve(common, curve.values[np.isin(curve.steps, common)])) for curve in seeds]
-            values, steps = np.stack([curve.values for curve in few]), few[0].steps
-            drawn.axes.fill_between(
-                steps, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.15, linewidth=0
-            )
-            every = max(1, len(steps) // 8)
-            drawn.axes.plot(
-                steps, values.mean(axis=0), label=model, **look, linewidth=1.6, markersize=4, markevery=every
-            )
-        drawn.axes.set_title(CURVES[name], loc="left", fontsize=10)
-        drawn.axes.set_xlabel("optimizer step")
-        drawn.axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        handles, names = drawn.axes.get_legend_handles_labels()
-        drawn.figure.legend(handles, names, loc="outside upper left", ncols=5, handlelength=3, columnspacing=1.2)
-    return drawn.svg
+def _over_seeds(seeds: list[Curve]) -> Thinned:
+    """Step by step: where a seed lacks a step (no negative token in it, say), the others' is left out too."""
+    common = functools.reduce(np.intersect1d, [curve.steps for curve in seeds])
+    few = [thinned(Curve(common, curve.values[np.isin(curve.steps, common)])) for curve in seeds]
+    values = np.stack([curve.values for curve in few])
+    return Thinned(few[0].steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0))

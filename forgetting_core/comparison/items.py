@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from forgetting_core.errors import InputError
-from forgetting_core.evaluation import METRICS_FILE, PROTOCOL, SAMPLES
+from forgetting_core.evaluation import SAMPLES
 from forgetting_core.evaluation.tydiqa import TYDIQA
 from forgetting_core.json_files import read_json_lines
+from forgetting_core.report.benchmarks import metrics_of
 
 Column = tuple[str, str]
 """(task, metric)"""
@@ -43,7 +43,7 @@ class Evaluation:
 
 def read_evaluation(folder: Path) -> Evaluation:
     """The artifact of a step `evaluate`. Raises `InputError` for a file that is none of an evaluation."""
-    metrics = {task: values for task, values in _json(folder / METRICS_FILE).items() if task != PROTOCOL}
+    metrics = metrics_of(folder)
     samples = {path.stem: list(read_json_lines(path)) for path in sorted((folder / SAMPLES).glob("*.jsonl"))}
     items = {}
     for task, values in metrics.items():
@@ -88,13 +88,3 @@ def _value(line: Mapping[str, Any], metric: str) -> float:
 def _digest(lines: list[dict[str, Any]]) -> str:
     asked = [[line["doc_id"], line.get("doc")] for line in lines]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected the metrics of an evaluation: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected an object of metrics by task, found {type(found).__name__}")
-    return found

@@ -37,7 +37,7 @@ def read_metrics(folders: Mapping[str, Sequence[Path]]) -> dict[str, Metrics]:
     order = {name: place for place, name in enumerate(MODELS)}
     names = sorted(folders, key=lambda name: (order.get(name, len(order)), name))
     return {
-        name: {task: values for folder in folders[name] for task, values in _read(folder / METRICS_FILE).items()}
+        name: {task: values for folder in folders[name] for task, values in metrics_of(folder).items()}
         for name in names
     }
 
@@ -52,11 +52,15 @@ def read_held_out(folders: Mapping[str, Sequence[Path]]) -> dict[str, RowLosses]
     }
 
 
-def _read(path: Path) -> Metrics:
+def metrics_of(folder: Path) -> Metrics:
+    """{task: {metric: value}} of an artifact of `evaluate`. Raises `InputError` for a folder that is none."""
+    path = folder / METRICS_FILE
     try:
-        found: Metrics = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected the metrics of an evaluation: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object of metrics by task, found {type(found).__name__}")
     return {task: values for task, values in found.items() if task != PROTOCOL}
 
 

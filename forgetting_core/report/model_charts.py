@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from forgetting_core.report.charts import INK, SERIES, Chart, chart
-from forgetting_core.report.curves import CURVES, Curve, thinned
+from forgetting_core.report.curves import CURVES, Curve, Thinned, thinned
 from forgetting_core.report.sweep import Sweep
 from forgetting_core.report.token_text import visible
 
@@ -30,19 +30,27 @@ MARKERS = 8
 
 def curve_charts(curves: Mapping[str, Mapping[str, Curve]]) -> list[str]:
     """An SVG for each quantity that any model has, over optimizer steps."""
-    return [_curve_chart(name, curves) for name in CURVES if any(name in of_model for of_model in curves.values())]
+    return band_charts(
+        {model: {name: thinned(curve) for name, curve in of.items()} for model, of in curves.items()}
+    )
 
 
-def _curve_chart(name: str, curves: Mapping[str, Mapping[str, Curve]]) -> str:
+def band_charts(bands: Mapping[str, Mapping[str, Thinned]]) -> list[str]:
+    """Likewise, of {model: {quantity: a curve and how far it reaches}}."""
+    return [_band_chart(name, bands) for name in CURVES if any(name in of_model for of_model in bands.values())]
+
+
+def _band_chart(name: str, bands: Mapping[str, Mapping[str, Thinned]]) -> str:
     with chart(f"curve-{name}", WIDTH, HEIGHT) as drawn:
         axes = drawn.axes
         for model, look in LOOKS.items():
-            curve = curves.get(model, {}).get(name)
-            if curve is not None:
-                few = thinned(curve)
-                every = max(1, len(few.steps) // MARKERS)
-                axes.fill_between(few.steps, few.low, few.high, color=look["color"], alpha=0.15, linewidth=0)
-                axes.plot(few.steps, few.values, label=model, **look, linewidth=1.6, markersize=4, markevery=every)
+            band = bands.get(model, {}).get(name)
+            if band is not None:
+                every = max(1, len(band.steps) // MARKERS)
+                axes.fill_between(band.steps, band.low, band.high, color=look["color"], alpha=0.15, linewidth=0)
+                axes.plot(
+                    band.steps, band.values, label=model, **look, linewidth=1.6, markersize=4, markevery=every
+                )
         axes.set_title(CURVES[name], loc="left", fontsize=10)
         axes.set_xlabel("optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
