@@ -31,13 +31,18 @@ class TokenLossModel(nn.Module):
         if model.device.type != "meta":  # the rank that has the weights checks
             check_head(model)
 
-    def forward(self, input_ids_BT: torch.Tensor, select_BT: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids_BT: torch.Tensor, select_BT: torch.Tensor, position_ids_BT: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Losses (N,) in nats of the N selected tokens in row order; float32, or float64 for such a model.
 
-        `input_ids_BT` int64 (B, T); `select_BT` bool (B, T), False in the first column, which nothing predicts.
+        `input_ids_BT` int64 (B, T); `select_BT` bool (B, T), False for the first token of a row, which nothing
+        predicts. `position_ids_BT` int64 (1, T) begins again at 0 with each row of a packed line: see `packing`.
         """
         inner = causal_lm(self.model)
-        hidden_BTD = inner.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+        hidden_BTD = inner.base_model(
+            input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False
+        ).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][select_BT[:, 1:]]
         if len(hidden_ND) == 0:
             # Every rank takes part in every backward pass, so the graph must hold every parameter.
