@@ -1,32 +1,105 @@
-"""Which rows go together: the order of an epoch, optimizer steps, micro-batches, padded tensors."""
+"""Which rows go together: the order of an epoch, optimizer steps, and forward passes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from forgetting_core.config import TrainingConfig
+from forgetting_core.layout import Layout, fill_lines
+from forgetting_core.models import position_limit
 from forgetting_core.tables import TokenRows
 
+LINE_TOKENS = 1024
+"""Of a packed line: attention is computed over the whole line, so a longer one costs more than it saves."""
 AUTO_TOKENS = 8192
-"""Padded tokens of one micro-batch when it is `auto`."""
+"""Of one forward pass on a GPU when the micro-batch is `auto`, padding included."""
+CPU_TOKENS = 1024
+"""The same on a CPU, where more at once is not faster, only larger."""
 
 
 class MicroBatch(NamedTuple):
-    """What one forward and backward pass sees."""
+    """What one forward pass sees."""
 
     number: int
-    """Within the optimizer step."""
-    rows: np.ndarray
+    """Within the optimizer step, or what else was cut."""
+    layout: Layout
     input_ids: torch.Tensor
     """int64 (B, T)"""
     sign: torch.Tensor
-    """int8 (B, T)"""
+    """int8 (B, T), 0 for the tokens whose loss is not asked for"""
+
+    @property
+    def chosen(self) -> torch.Tensor:
+        """bool (B, T): the tokens whose loss is asked for"""
+        return self.sign != 0
+
+    @property
+    def chosen_tokens(self) -> np.ndarray:
+        """int64 (N,): where they are in the flat arrays of the data, in the order in which a model gives losses."""
+        return self.layout.tokens[self.chosen.flatten().numpy()[self.layout.places]]
+
+    def inputs(self, device: torch.device | str) -> dict[str, torch.Tensor | None]:
+        """What `TokenLossModel` takes."""
+        positions = self.layout.position_ids
+        return {
+            "input_ids_BT": self.input_ids.to(device),
+            "select_BT": self.chosen.to(device),
+            "position_ids_BT": None if positions is None else positions.to(device),
+        }
 
     def idle(self) -> "MicroBatch":
-        """A row of it that teaches nothing, for a rank that has to take part."""
-        return self._replace(rows=self.rows[:1], input_ids=self.input_ids[:1], sign=torch.zeros_like(self.sign[:1]))
+        """The same teaching nothing, for a rank that has to take part."""
+        return self._replace(sign=torch.zeros_like(self.sign))
+
+
+class Passes(NamedTuple):
+    """How rows are cut into forward passes."""
+
+    micro_batch: int | str
+    """Rows of each, in the given order and padded to the longest; or `auto`: by length, as full as `tokens`."""
+    line_tokens: int
+    """With `auto`, rows share lines of at most this many tokens; 0 where each has a line of its own."""
+    device: str
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel | PeftModel, micro_batch: int | str, device: str, *, packed: bool
+    ) -> "Passes":
+        """For `model`; `packed` where it keeps rows apart that share a line (see `packing`)."""
+        line = min(LINE_TOKENS, position_limit(model) or LINE_TOKENS)
+        return cls(micro_batch, line if packed else 0, device)
+
+    def micro_batches(self, data: TokenRows, sign: np.ndarray, rows: np.ndarray) -> list[MicroBatch]:
+        """Each pass over `rows`; `sign` int8 (T,) is aligned with `data.input_ids`."""
+        return [
+            MicroBatch(number, layout, layout.spread(data.input_ids, torch.long), layout.spread(sign, torch.int8))
+            for number, layout in enumerate(self._layouts(data, rows))
+        ]
+
+    def _layouts(self, data: TokenRows, rows: np.ndarray) -> list[Layout]:
+        if not isinstance(self.micro_batch, str):
+            cuts = range(0, len(rows), self.micro_batch)
+            return [Layout.of(data, list(rows[first : first + self.micro_batch, None])) for first in cuts]
+        tokens = AUTO_TOKENS if self.device.startswith("cuda") else CPU_TOKENS
+        lines = fill_lines(rows, data.lengths, self.line_tokens) if self.line_tokens else list(rows[:, None])
+        return [Layout.of(data, some) for some in _share(lines, data.lengths, tokens)]
+
+
+def _share(lines: list[np.ndarray], lengths: np.ndarray, tokens: int) -> Iterator[list[np.ndarray]]:
+    """Lines of about the same width together, at most `tokens` padded tokens, one line at least."""
+    widths = np.array([int(lengths[line].sum()) for line in lines])
+    pending: list[np.ndarray] = []
+    for index in np.argsort(widths, kind="stable"):
+        if pending and widths[index] * (len(pending) + 1) > tokens:
+            yield pending
+            pending = []
+        pending.append(lines[index])
+    if pending:
+        yield pending
 
 
 def epoch_order(config: TrainingConfig, rows: int, epoch: int) -> np.ndarray:
@@ -49,43 +122,3 @@ def optimizer_steps(config: TrainingConfig, rows: int) -> Iterator[np.ndarray]:
 def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
     """Optimizer steps of one epoch, a short last one counted."""
     return -(-rows // config.rows_per_step)
-
-
-def micro_batches(rows: np.ndarray, lengths: np.ndarray, micro_batch: int | str) -> list[np.ndarray]:
-    """Cut `rows` (their `lengths` in tokens, indexed by row) for one forward pass each.
-
-    A number cuts in the given order; `auto` sorts by length and fills a budget of padded tokens.
-    """
-    if not isinstance(micro_batch, str):
-        return [rows[first : first + micro_batch] for first in range(0, len(rows), micro_batch)]
-    ordered = rows[np.argsort(lengths[rows], kind="stable")]
-    batches: list[np.ndarray] = []
-    first = 0
-    for index in range(1, len(ordered) + 1):
-        if index == len(ordered) or lengths[ordered[index]] * (index + 1 - first) > AUTO_TOKENS:
-            batches.append(ordered[first:index])
-            first = index
-    return batches
-
-
-def padded_batches(data: TokenRows, sign: np.ndarray, rows: np.ndarray, micro_batch: int | str) -> list[MicroBatch]:
-    """The micro-batches of one optimizer step over `rows`; `sign` int8 (T,) is aligned with `data.input_ids`."""
-    return [
-        MicroBatch(
-            number,
-            batch,
-            pad_right(data, data.input_ids, batch, torch.long),
-            pad_right(data, sign, batch, torch.int8),
-        )
-        for number, batch in enumerate(micro_batches(rows, data.lengths, micro_batch))
-    ]
-
-
-def pad_right(data: TokenRows, values: np.ndarray, rows: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    """(B, T) tensor of `values` (aligned with `data.input_ids`) for `rows`, 0 beyond a row's end."""
-    width = max(1, int(data.lengths[rows].max(initial=0)))
-    padded = np.zeros((len(rows), width), dtype=values.dtype)
-    for index, row in enumerate(rows):
-        start, end = data.offsets[row], data.offsets[row + 1]
-        padded[index, : end - start] = values[start:end]
-    return torch.from_numpy(padded).to(dtype)

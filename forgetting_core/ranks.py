@@ -46,6 +46,11 @@ class Ranks:
         """Where a model to be sharded is built: the first rank reads it, the others only know its shapes."""
         return "cpu" if self.main else "meta"
 
+    def main_says(self, ask: Callable[[], bool]) -> bool:
+        """What the main rank, which has the weights, answers to `ask`; called by all ranks."""
+        answer = self.main and ask()
+        return answer if self.count == 1 else any_rank(answer)
+
     def spread(self, model: TokenLossModel, *, sharded: bool) -> nn.Module:
         """`model` for the forward pass: itself, a replica with averaged gradients, or, `sharded`, a part of it.
 

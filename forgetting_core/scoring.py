@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from forgetting_core.batching import micro_batches, pad_right
+from forgetting_core.batching import Passes
 from forgetting_core.config import ExecutionConfig, ScoreConfig
 from forgetting_core.errors import NumericalError
 from forgetting_core.models import check_lengths, load_checkpoint, resolve_device
-from forgetting_core.packing import keeps_rows_apart, pack, packs, position_ids
+from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.tables import LOSS_SCHEMA, TokenRows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
@@ -103,33 +103,28 @@ def block_losses(
 ) -> Iterator[tuple[range, np.ndarray]]:
     """(rows of the block, their losses float32 (T_block,)) in row order, of all rows or of the shard `only`.
 
-    Rows are batched within their block only, since float results depend on the shape of a batch; packed where the
-    model keeps them apart and `micro_batch` is `auto`, else padded. Raises `NumericalError` naming the row when a
-    loss is not finite.
+    Rows are batched within their block only, since float results depend on the shape of a batch. Raises
+    `NumericalError` naming the row when a loss is not finite.
     """
     wanted = only or range(len(rows))
     device = next(model.parameters()).device
     response = rows.response_mask()
     counts = rows.count(response)
     check_lengths(model.model, int(rows.lengths.max(initial=0)))
-    packed = micro_batch == "auto" and keeps_rows_apart(model.model)
+    passes = Passes.of(model.model, micro_batch, device.type, packed=keeps_rows_apart(model.model))
     done, total = 0, int(counts[wanted.start : wanted.stop].sum())
     for first in wanted[::block_rows]:
         block = range(first, min(first + block_rows, wanted.stop))
         start = rows.offsets[block.start]
         losses = np.full(rows.offsets[block.stop] - start, np.nan, dtype=np.float32)
-        scored = np.array([row for row in block if counts[row]], dtype=np.int64)
-        for batch in packs(scored, rows.lengths) if packed else micro_batches(scored, rows.lengths, micro_batch):
-            gather = pack if packed else pad_right
-            input_ids = gather(rows, rows.input_ids, batch, torch.long).to(device)
-            select = gather(rows, response, batch, torch.bool).to(device)
-            positions = position_ids(rows.lengths[batch]).to(device) if packed else None
-            values = model(input_ids, select, positions).float().cpu().numpy()
-            for row, loss in zip(batch, np.split(values, np.cumsum(counts[batch])[:-1]), strict=True):
-                if not np.isfinite(loss).all():
-                    raise NumericalError(f"scoring: row {row} has a loss that is not finite; try dtype float32")
-                span = slice(rows.offsets[row], rows.offsets[row + 1])
-                losses[span.start - start : span.stop - start][response[span]] = loss
-            done += len(values)
+        scored = block.start + np.flatnonzero(counts[block.start : block.stop])
+        for batch in passes.micro_batches(rows, response, scored):
+            tokens = batch.chosen_tokens
+            losses[tokens - start] = model(**batch.inputs(device)).float().cpu().numpy()
+            wrong = tokens[~np.isfinite(losses[tokens - start])]
+            if len(wrong):
+                row = rows.row_of(wrong[:1])[0]
+                raise NumericalError(f"scoring: row {row} has a loss that is not finite; try dtype float32")
+            done += len(tokens)
             progress.advance(done, total, "tokens")
         yield block, losses

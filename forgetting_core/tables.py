@@ -114,6 +114,10 @@ class TokenRows:
         mask[self.offsets[:-1][self.lengths > 0]] = False
         return mask
 
+    def row_of(self, tokens: np.ndarray) -> np.ndarray:
+        """int64 (N,): the row of each of `tokens` (N,), places in the flat arrays."""
+        return np.searchsorted(self.offsets, tokens, side="right") - 1
+
     def count(self, mask: np.ndarray) -> np.ndarray:
         """int64 (R,): how many tokens of each row `mask` (T,) selects."""
         cumulative = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])

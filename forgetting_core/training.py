@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from forgetting_core.batching import MicroBatch, optimizer_steps, pad_right, padded_batches, steps_per_epoch
+from forgetting_core.batching import MicroBatch, Passes, optimizer_steps, steps_per_epoch
 from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state
 from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
@@ -29,6 +29,7 @@ from forgetting_core.objective import (
     npo_surrogate,
     unlikelihood_surrogate,
 )
+from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
 from forgetting_core.token_loss import TokenLossModel
@@ -99,10 +100,14 @@ class TrainingRun:
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
         start = self.ranks.sharding_device if self.sharded else self.device
         self.model = build_model(config, base, start, execution.gradient_checkpointing)
+        packed = execution.micro_batch == "auto" and self.ranks.main_says(
+            lambda: keeps_rows_apart(self.model.model)
+        )
+        self.passes = Passes(execution.micro_batch, packed, self.device)
         self.validation = None
         if config.eval_steps is not None:
             assert validation is not None  # an input then
-            self.validation = Validation(validation, execution.micro_batch)
+            self.validation = Validation(validation, self.passes)
         for rows in (data.rows, *([self.validation.rows] if self.validation else [])):
             check_lengths(self.model.model, int(rows.lengths.max(initial=0)))
         self.forward = self.ranks.spread(self.model, sharded=self.sharded)
@@ -171,7 +176,7 @@ class TrainingRun:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
         started = time.perf_counter()
         lambda_ = self._lambda(step)
-        batches = padded_batches(self.data.rows, self.data.sign, rows, self.execution.micro_batch)
+        batches = self.passes.micro_batches(self.data.rows, self.data.sign, rows)
         if not lambda_:  # tokens of weight 0 are left out before the head: the very sums of `ignore`
             batches = [batch._replace(sign=batch.sign.clamp(min=0)) for batch in batches]
         counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
@@ -180,15 +185,14 @@ class TrainingRun:
         mine = self.ranks.deal(batches, MicroBatch.idle)
         for position, batch in enumerate(mine, 1):
             self._seed(step, batch.number)
-            chosen = batch.sign != 0
             with self.ranks.accumulating(self.forward, last=position == len(mine)):
                 with self._autocast():
-                    losses = self.forward(batch.input_ids.to(self.device), chosen.to(self.device))
-                sign = batch.sign[chosen].to(self.device)
+                    losses = self.forward(**batch.inputs(self.device))
+                sign = batch.sign[batch.chosen].to(self.device)
                 value = forgetting_loss(
-                    self._bounded(losses, sign, batch.rows, chosen), sign, self._denominators(counts, sign), lambda_
+                    self._bounded(losses, sign, batch), sign, self._denominators(counts, sign), lambda_
                 )
-                self._require_finite(float(value.detach()), "loss", step, batch.rows)
+                self._require_finite(float(value.detach()), "loss", step, batch.layout.rows)
                 self.ranks.backward(value)
             self.micro_losses.append(float(value.detach()))
             for index, side in enumerate((1, -1)):
@@ -233,17 +237,15 @@ class TrainingRun:
         assert not isinstance(self.execution.micro_batch, str)
         return TokenCounts.of(sign, self.config.rows_per_step / self.execution.micro_batch)
 
-    def _bounded(
-        self, losses: torch.Tensor, sign: torch.Tensor, batch: np.ndarray, chosen: torch.Tensor
-    ) -> torch.Tensor:
+    def _bounded(self, losses: torch.Tensor, sign: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
         """The losses, those of negative tokens in their bounded form if the objective has one."""
         if not isinstance(self.config, ForgetConfig) or self.config.negative == "ascent":
             return losses
         if self.config.negative == "unlikelihood":
             return unlikelihood_surrogate(losses, sign)
         assert self.data.loss_base is not None  # read with the data
-        loss_base = pad_right(self.data.rows, self.data.loss_base, batch, losses.dtype)[chosen]
-        return npo_surrogate(losses, loss_base.to(self.device), sign, self.config.beta)
+        loss_base = torch.from_numpy(self.data.loss_base[batch.chosen_tokens]).to(losses)
+        return npo_surrogate(losses, loss_base, sign, self.config.beta)
 
     def _lambda(self, step: int) -> float:
         if not isinstance(self.config, ForgetConfig):

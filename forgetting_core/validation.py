@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forgetting_core.batching import MicroBatch, padded_batches
+from forgetting_core.batching import MicroBatch, Passes
 from forgetting_core.errors import NumericalError
 from forgetting_core.evaluation.held_out import answered_rows, ratio_with_stderr
 from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
@@ -25,13 +25,13 @@ from forgetting_core.token_loss import TokenLossModel
 class Validation:
     """Measures the loss of a split again and again. Made once per training."""
 
-    def __init__(self, data: Path, micro_batch: int | str) -> None:
+    def __init__(self, data: Path, passes: Passes) -> None:
         """Raises `InputError` when no row of `data` has a response token."""
         self.rows = TokenRows.read(data)
         response = self.rows.response_mask()
         self._scored = answered_rows(self.rows)
         self._counts = self.rows.count(response)[self._scored]
-        self._batches = padded_batches(self.rows, response.astype(np.int8), self._scored, micro_batch)
+        self._batches = passes.micro_batches(self.rows, response.astype(np.int8), self._scored)
         self._first: np.ndarray | None = None
         """Sums of the rows' losses at the first measurement."""
 
@@ -57,11 +57,9 @@ class Validation:
         sums = np.zeros(len(self.rows))
         model.eval()
         for batch in ranks.deal(self._batches, MicroBatch.idle):
-            chosen = batch.sign != 0
             with autocast():
-                losses = model(batch.input_ids.to(device), chosen.to(device))
-            row = np.repeat(batch.rows, chosen.sum(dim=1).numpy())
-            np.add.at(sums, row, losses.double().cpu().numpy())
+                losses = model(**batch.inputs(device))
+            np.add.at(sums, self.rows.row_of(batch.chosen_tokens), losses.double().cpu().numpy())
         model.train()
         ranks.reshard(model)
         return self._values(np.array(ranks.sum(sums.tolist()))[self._scored])

@@ -5,7 +5,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from forgetting_core.packing import PACK_TOKENS, keeps_rows_apart, packs
+from forgetting_core import batching
+from forgetting_core.batching import AUTO_TOKENS, LINE_TOKENS, Passes
+from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.scoring import token_losses
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
@@ -45,9 +47,9 @@ ARCHITECTURES = {
 }
 
 
-def model_of(architecture: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+def model_of(architecture: str, dtype: torch.dtype = torch.float64, **settings: int) -> PreTrainedModel:
     torch.manual_seed(1)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings})
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
 
@@ -63,8 +65,13 @@ def losses(model: PreTrainedModel, rows: TokenRows, micro_batch: int | str) -> n
     return token_losses(TokenLossModel(model), rows, block_rows=16, micro_batch=micro_batch, progress=Progress())
 
 
+@pytest.mark.parametrize("lines", ["one line at a time", "several lines"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_losses_in_a_packed_line_are_those_of_each_row_alone(architecture: str) -> None:
+def test_losses_in_a_packed_line_are_those_of_each_row_alone(
+    architecture: str, lines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lines == "several lines":  # as on a GPU
+        monkeypatch.setattr(batching, "CPU_TOKENS", batching.AUTO_TOKENS)
     rows = rows_of([1, 2, 40, 0, 700, 700, 17, 3, 1300, 90, 5])
     model = model_of(architecture)
     packed, alone = losses(model, rows, "auto"), losses(model, rows, 1)
@@ -82,10 +89,34 @@ def test_a_model_that_heeds_position_ids_is_packed(architecture: str, dtype: tor
     assert keeps_rows_apart(model_of(architecture, dtype))
 
 
-def test_lines_are_full_and_every_row_is_in_one() -> None:
-    lengths = np.random.default_rng(3).integers(1, 1500, 300)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("line_tokens", [0, LINE_TOKENS])
+def test_every_token_is_in_one_pass_of_bounded_size(line_tokens: int, device: str) -> None:
+    rows = rows_of(np.random.default_rng(3).integers(1, 1500, 300).tolist())
     chosen = np.arange(0, 300, 2)
-    lines = packs(chosen, lengths)
-    assert sorted(np.concatenate(lines)) == chosen.tolist()
-    assert all(lengths[line].sum() <= PACK_TOKENS for line in lines if len(line) > 1)
-    assert packs(chosen[:0], lengths) == []
+    batches = Passes("auto", line_tokens, device).micro_batches(rows, rows.response_mask(), chosen)
+    tokens = np.concatenate([batch.layout.tokens for batch in batches])
+    spans = list(rows.rows())
+    assert (
+        sorted(tokens) == np.concatenate([np.arange(spans[row].start, spans[row].stop) for row in chosen]).tolist()
+    )
+    for batch in batches:
+        lines, width = batch.layout.shape
+        assert lines == 1 or lines * width <= AUTO_TOKENS
+        assert width <= max(line_tokens, rows.lengths[batch.layout.rows].max())
+        assert (batch.input_ids.flatten()[batch.layout.places].numpy() == rows.input_ids[batch.layout.tokens]).all()
+
+
+def test_packed_lines_hold_little_padding() -> None:
+    rows = rows_of(np.random.default_rng(3).integers(20, 600, 512).tolist())
+    for device, share in (("cpu", 0.0), ("cuda", 0.05)):
+        batches = Passes("auto", LINE_TOKENS, device).micro_batches(rows, rows.response_mask(), np.arange(512))
+        places = sum(batch.input_ids.numel() for batch in batches)
+        assert 1 - rows.offsets[-1] / places <= share
+
+
+def test_lines_are_no_longer_than_the_positions_of_a_model_that_has_a_table_of_them() -> None:
+    model = model_of("gpt_neo", max_position_embeddings=64)
+    rows = rows_of([40, 30, 20, 64, 10])
+    packed, alone = losses(model, rows, "auto"), losses(model, rows, 1)
+    assert np.nanmax(np.abs(packed - alone)) < 1e-6
