@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from forgetting_core.config import LambdaConfig
+from forgetting_core.config import ForgetConfig, LambdaConfig
+from forgetting_core.training_data import AnyObjective
 
 SMALLEST_LOSS = 2.0**-23
 """nats; about the smallest loss that float32 can tell from 0"""
@@ -54,6 +55,29 @@ def forgetting_loss(loss: torch.Tensor, sign: torch.Tensor, counts: TokenCounts,
     zero, *sides = loss.new_tensor([0.0, positive, negative])
     weight = torch.where(sign > 0, sides[0], torch.where(sign < 0, sides[1], zero))
     return (weight * loss).sum()
+
+
+@dataclass(frozen=True)
+class TokenObjective:
+    """The objective over the N chosen tokens of a micro-batch: a sum, in which each of them has its share."""
+
+    config: AnyObjective
+    sign: torch.Tensor
+    """(N,): +1 learn, −1 forget"""
+    counts: TokenCounts
+    lambda_: float
+    loss_base: torch.Tensor | None = None
+    """(N,) in nats, for bounded forgetting"""
+
+    def __call__(self, loss: torch.Tensor, tokens: slice) -> torch.Tensor:
+        """The share, a scalar, of `tokens` (some of the N) with their `loss` in nats."""
+        sign = self.sign[tokens]
+        if isinstance(self.config, ForgetConfig) and self.config.negative == "npo":
+            assert self.loss_base is not None  # read with the data
+            loss = npo_surrogate(loss, self.loss_base[tokens], sign, self.config.beta)
+        elif isinstance(self.config, ForgetConfig) and self.config.negative == "unlikelihood":
+            loss = unlikelihood_surrogate(loss, sign)
+        return forgetting_loss(loss, sign, self.counts, self.lambda_)
 
 
 def npo_surrogate(loss: torch.Tensor, loss_base: torch.Tensor, sign: torch.Tensor, beta: float) -> torch.Tensor:

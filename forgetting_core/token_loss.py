@@ -1,14 +1,18 @@
 """The one loss primitive: −log p of chosen tokens, from which scoring, training and held-out loss are built.
 
 Only the hidden states of the chosen positions meet the output head, and they do so in chunks, so that the
-(tokens × vocabulary) logits never exist at once; in training each chunk is recomputed in the backward pass.
+(tokens × vocabulary) logits never exist at once. In training the objective's derivative by each loss is known as
+soon as the loss is, so a chunk's gradient is computed with it, and its logits are gone before the next.
 """
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from forgetting_core.errors import InputError
@@ -16,6 +20,9 @@ from forgetting_core.models import causal_lm
 
 CHUNK_LOGITS = 2**25
 """Logits of one head chunk: 128 MiB in float32."""
+
+Objective = Callable[[torch.Tensor, slice], torch.Tensor]
+"""(losses (n,) of the chosen tokens `slice`) -> their share of a scalar to be minimised."""
 
 
 class TokenLossModel(nn.Module):
@@ -32,39 +39,81 @@ class TokenLossModel(nn.Module):
             check_head(model)
 
     def forward(
-        self, input_ids_BT: torch.Tensor, select_BT: torch.Tensor, position_ids_BT: torch.Tensor | None = None
-    ) -> torch.Tensor:
+        self,
+        input_ids_BT: torch.Tensor,
+        select_BT: torch.Tensor,
+        position_ids_BT: torch.Tensor | None = None,
+        objective: Objective | None = None,
+    ) -> Any:
         """Losses (N,) in nats of the N selected tokens in row order; float32, or float64 for such a model.
 
         `input_ids_BT` int64 (B, T); `select_BT` bool (B, T), False for the first token of a row, which nothing
-        predicts. `position_ids_BT` int64 (1, T) begins again at 0 with each row of a packed line: see `packing`.
+        predicts; `position_ids_BT` int64 (B, T) where rows share a line (see `layout`).
+
+        With an `objective`: (its value, a scalar to call `backward` on once; the losses, without gradient).
         """
         inner = causal_lm(self.model)
         hidden_BTD = inner.base_model(
             input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False
         ).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][select_BT[:, 1:]]
-        if len(hidden_ND) == 0:
-            # Every rank takes part in every backward pass, so the graph must hold every parameter.
-            return head_losses(inner, hidden_BTD[:1, 0], input_ids_BT[:1, 0])[:0]
-        return head_losses(inner, hidden_ND, input_ids_BT[:, 1:][select_BT[:, 1:]])
+        target_N = input_ids_BT[:, 1:][select_BT[:, 1:]]
+        if objective is None:
+            return torch.cat([_losses(inner, hidden_ND[part], target_N[part]) for part in _chunks(inner, target_N)])
+        trained = [value for value in inner.get_output_embeddings().parameters() if value.requires_grad]
+        return _HeadObjective.apply(inner, objective, target_N, hidden_ND, *trained)
 
 
-def head_losses(model: PreTrainedModel, hidden_ND: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+class _HeadObjective(torch.autograd.Function):
+    """The objective as a function of hidden states and the head's parameters, differentiated while it is computed.
+
+    Every rank takes part in every backward pass, so without a chosen token it is 0 and its gradients are zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        model: PreTrainedModel,
+        objective: Objective,
+        target_N: torch.Tensor,
+        hidden_ND: torch.Tensor,
+        *trained: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        values, losses, hidden_gradients = [], [], []
+        trained_gradients: list[torch.Tensor] = []
+        for part in _chunks(model, target_N):
+            hidden = hidden_ND[part].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = _losses(model, hidden, target_N[part])
+                value = objective(loss, part)
+            of_hidden, *of_trained = torch.autograd.grad(value, [hidden, *trained])
+            for index, gradient in enumerate(of_trained):
+                if len(trained_gradients) == index:
+                    trained_gradients.append(gradient)
+                else:
+                    trained_gradients[index] += gradient
+            values.append(value.detach())
+            losses.append(loss.detach())
+            hidden_gradients.append(of_hidden)
+        ctx.save_for_backward(torch.cat(hidden_gradients), *trained_gradients)
+        all_losses = torch.cat(losses)
+        ctx.mark_non_differentiable(all_losses)
+        return torch.stack(values).sum(), all_losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, None, None, *(slope * gradient for gradient in ctx.saved_tensors)
+
+
+def _chunks(model: PreTrainedModel, target_N: torch.Tensor) -> Iterator[slice]:
+    """Parts of the chosen tokens with at most `CHUNK_LOGITS` logits; one empty part if nothing is chosen."""
+    size = max(1, CHUNK_LOGITS // model.get_output_embeddings().weight.shape[0])
+    return (slice(first, first + size) for first in range(0, max(1, len(target_N)), size))
+
+
+def _losses(model: PreTrainedModel, hidden_ND: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
     """−log softmax(head(hidden))[target] in nats, (N,), reduced in at least float32."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    chunk = max(1, CHUNK_LOGITS // vocabulary)
-    losses = []
-    for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            loss = checkpoint(_chunk_losses, model, hidden, target, use_reentrant=False, preserve_rng_state=False)
-        else:
-            loss = _chunk_losses(model, hidden, target)
-        losses.append(loss)
-    return torch.cat(losses)
-
-
-def _chunk_losses(model: PreTrainedModel, hidden_ND: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
     logits_NV = head_logits(model, hidden_ND)
     if logits_NV.dtype != torch.float64:
         logits_NV = logits_NV.float()

@@ -22,13 +22,7 @@ from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
 from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
-from forgetting_core.objective import (
-    TokenCounts,
-    forget_weight,
-    forgetting_loss,
-    npo_surrogate,
-    unlikelihood_surrogate,
-)
+from forgetting_core.objective import TokenCounts, TokenObjective, forget_weight
 from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
@@ -186,17 +180,14 @@ class TrainingRun:
         for position, batch in enumerate(mine, 1):
             self._seed(step, batch.number)
             with self.ranks.accumulating(self.forward, last=position == len(mine)):
+                objective = self._objective(batch, counts, lambda_)
                 with self._autocast():
-                    losses = self.forward(**batch.inputs(self.device))
-                sign = batch.sign[batch.chosen].to(self.device)
-                value = forgetting_loss(
-                    self._bounded(losses, sign, batch), sign, self._denominators(counts, sign), lambda_
-                )
+                    value, losses = self.forward(**batch.inputs(self.device), objective=objective)
                 self._require_finite(float(value.detach()), "loss", step, batch.layout.rows)
                 self.ranks.backward(value)
             self.micro_losses.append(float(value.detach()))
             for index, side in enumerate((1, -1)):
-                sums[index] += float(losses.detach()[sign == side].sum())
+                sums[index] += float(losses[objective.sign == side].sum())
         grad_norm = float(whole(clip_grad_norm_(self.parameters, self.config.max_grad_norm or float("inf"))))
         self._require_finite(grad_norm, "gradient", step, rows)
         metrics = {"lr": float(self.schedule.get_last_lr()[0]), "grad_norm": grad_norm}
@@ -230,22 +221,16 @@ class TrainingRun:
         seed = np.random.SeedSequence([self.config.seed, step, micro_batch]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
 
-    def _denominators(self, counts: TokenCounts, sign: torch.Tensor) -> TokenCounts:
-        """Of the whole step; or, as published, of the micro-batch times a full group's number of them."""
-        if getattr(self.config, "normalization", "step") == "step":
-            return counts
-        assert not isinstance(self.execution.micro_batch, str)
-        return TokenCounts.of(sign, self.config.rows_per_step / self.execution.micro_batch)
-
-    def _bounded(self, losses: torch.Tensor, sign: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
-        """The losses, those of negative tokens in their bounded form if the objective has one."""
-        if not isinstance(self.config, ForgetConfig) or self.config.negative == "ascent":
-            return losses
-        if self.config.negative == "unlikelihood":
-            return unlikelihood_surrogate(losses, sign)
-        assert self.data.loss_base is not None  # read with the data
-        loss_base = torch.from_numpy(self.data.loss_base[batch.chosen_tokens]).to(losses)
-        return npo_surrogate(losses, loss_base, sign, self.config.beta)
+    def _objective(self, batch: MicroBatch, counts: TokenCounts, lambda_: float) -> TokenObjective:
+        """Of the tokens of `batch`; `counts` are those of the whole step."""
+        sign = batch.sign[batch.chosen].to(self.device)
+        if getattr(self.config, "normalization", "step") == "microbatch":
+            assert not isinstance(self.execution.micro_batch, str)
+            # as published: of the micro-batch, times a full group's number of them
+            counts = TokenCounts.of(sign, self.config.rows_per_step / self.execution.micro_batch)
+        base = self.data.loss_base
+        loss_base = None if base is None else torch.from_numpy(base[batch.chosen_tokens]).to(self.device)
+        return TokenObjective(self.config, sign, counts, lambda_, loss_base)
 
     def _lambda(self, step: int) -> float:
         if not isinstance(self.config, ForgetConfig):
