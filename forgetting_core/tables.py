@@ -6,6 +6,7 @@ of the writer's machine) enters a file.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,7 +104,7 @@ class TokenRows:
         """Number of rows."""
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """int64 (R,): tokens of each row."""
         return np.diff(self.offsets)

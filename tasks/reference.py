@@ -24,7 +24,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 REFERENCE = StepSpec(
     "reference",
-    version=2,
+    version=3,
     compute=compute,
     kind="model",
     optional=("validation",),
