@@ -44,9 +44,20 @@ def reported(what: str, measured: float, unit: str, note: str = "") -> Row:
     return Row(what, measured, unit, "", None, note)
 
 
+def flat(what: str, growth: float, note: str = "", curve: tuple[tuple[float, float], ...] = ()) -> Row:
+    """A row that holds when something is `growth` times what it was, and that is 1 within a tenth."""
+    change = growth - 1
+    return Row(what, 100 * change, "% more", "±10", abs(change) <= 0.1, note, curve)
+
+
 def failing(rows: Iterable[Row]) -> list[Row]:
     """The rows that do not hold."""
     return [row for row in rows if row.holds is False]
+
+
+def millions(number: int) -> str:
+    """`12.5M` of 12500000."""
+    return f"{number / 1e6:g}M"
 
 
 def verdict(row: Row) -> str:

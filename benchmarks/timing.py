@@ -16,6 +16,10 @@ class Times:
         """Seconds of `name`."""
         return statistics.median(self.seconds[name])
 
+    def best(self, name: str) -> float:
+        """Seconds of the round that was disturbed least: what growth is judged by."""
+        return min(self.seconds[name])
+
     def ratio(self, name: str, to: str) -> float:
         """How many times as long `name` takes as `to`: the median over the rounds."""
         rounds = zip(self.seconds[name], self.seconds[to], strict=True)

@@ -5,6 +5,7 @@ of the writer's machine) enters a file.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -48,10 +49,47 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch | pa.Table], sche
 
 def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """All `*.parquet` of `folder` in name order. Raises `InputError` when there is none."""
+    return pa.concat_tables([pq.read_table(file, columns=columns) for file in _parquet_files(folder)])
+
+
+def read_groups(folder: Path, column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`flatten` of a list column, `ROWS_PER_GROUP` rows at a time (the last ones fewer), however the files cut it.
+
+    The next rows are read on a thread meanwhile, so memory is that of a few groups. Raises `InputError` when there
+    is no file.
+    """
+    groups = _regrouped(_parquet_files(folder), column)
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(next, groups, None)
+        while (group := coming.result()) is not None:
+            coming = ahead.submit(next, groups, None)
+            yield group
+
+
+def _regrouped(files: list[Path], column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    waiting: list[pa.Array] = []
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=[column]):
+            rows = batch.column(0)
+            missing = ROWS_PER_GROUP - sum(map(len, waiting))
+            waiting.append(rows[:missing])
+            if len(rows) >= missing:
+                yield flatten(pa.chunked_array(waiting))
+                waiting = [rows[missing:]]
+    if any(map(len, waiting)):
+        yield flatten(pa.chunked_array(waiting))
+
+
+def _parquet_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise InputError(f"{folder}: no *.parquet file; expected the output of an earlier step")
-    return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+    return files
+
+
+def column_names(folder: Path) -> list[str]:
+    """The columns of the `*.parquet` of `folder`. Raises `InputError` when there is none."""
+    return list(pq.read_schema(_parquet_files(folder)[0]).names)
 
 
 def count_rows(folder: Path) -> int:

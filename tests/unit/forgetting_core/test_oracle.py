@@ -16,8 +16,9 @@ from forgetting_core.config import (
     PartitionConfig,
     SftConfig,
 )
+from forgetting_core.labelling import ScoredRows, label_by_rank
 from forgetting_core.models import load_checkpoint
-from forgetting_core.partition import influence, label_tokens
+from forgetting_core.partition import influence
 from forgetting_core.progress import Progress
 from forgetting_core.scoring import token_losses
 from forgetting_core.token_loss import TokenLossModel
@@ -54,7 +55,8 @@ def test_labels_agree_on_the_stored_losses(oracle: Oracle, rho: str) -> None:
     tokens = oracle.tokens
     score = influence(tokens["loss_base"].astype(np.float32), tokens["loss_ref"].astype(np.float32))
     score[~oracle.labelled()] = np.nan
-    label = label_tokens(score, oracle.rows.offsets, PartitionConfig(rho=rho))
+    rows = ScoredRows(score, score, oracle.rows.offsets)
+    ((_, label),) = label_by_rank(lambda: iter([rows]), PartitionConfig(rho=rho))
     positive = oracle.flat(tokens[f"pos_rho{rho}"])
     negative = oracle.flat(tokens[f"neg_rho{rho}"])
     assert set(np.flatnonzero(label == 1)) == set(positive)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from forgetting_core.config import PartitionConfig
 from forgetting_core.errors import InputError, NumericalError
-from forgetting_core.partition import highest, influence, label_tokens, partition, positive_count
+from forgetting_core.labelling import ScoredRows, label_by_rank, positive_count
+from forgetting_core.partition import influence, partition
 from forgetting_core.progress import Progress
+from forgetting_core.ranking import Chooser, find_cut, highest
 from forgetting_core.tables import (
     LOSS_SCHEMA,
     NOISE_FIELD,
@@ -36,12 +38,39 @@ def by_sorting(score: np.ndarray, rho: str) -> np.ndarray:
     return chosen
 
 
-@given(FEW_VALUES, st.decimals(0, 1, places=3))
+ANY_VALUES = st.lists(
+    st.floats(allow_nan=False, allow_infinity=False, width=32) | st.just(float("nan")), max_size=40
+)
+
+
+def chosen_of(groups: list[np.ndarray], count: int) -> np.ndarray:
+    """What `find_cut` and its chooser take of numbers that come in groups."""
+    choose = Chooser(find_cut(lambda: iter(groups), lambda _: count))
+    return np.concatenate([np.zeros(0, bool), *map(choose, groups)])
+
+
+@given(st.lists(FEW_VALUES | ANY_VALUES, max_size=4), st.decimals(0, 1, places=3))
 @settings(max_examples=300, deadline=None)
-def test_selection_equals_sorting_with_ties(values: list[float], rho: object) -> None:
-    score = np.array([value for value in values if value == value], dtype=np.float32)
-    count = positive_count(str(rho), len(score))
-    assert np.array_equal(highest(score, count), by_sorting(score, str(rho)))
+def test_selection_equals_sorting_with_ties(lists: list[list[float]], rho: object) -> None:
+    """Of numbers read in groups, some of which are no candidates, and of the candidates in one array."""
+    groups = [np.array(values, dtype=np.float32) for values in lists]
+    score = np.concatenate([np.zeros(0, np.float32), *groups])
+    candidates = score[~np.isnan(score)]
+    expected = by_sorting(candidates, str(rho))
+    count = positive_count(str(rho), len(candidates))
+    assert np.array_equal(highest(candidates, count), expected)
+    chosen = chosen_of(groups, count)
+    assert np.array_equal(chosen[~np.isnan(score)], expected)
+    assert not chosen[np.isnan(score)].any()
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, -0.0], [np.finfo(np.float32).max, -np.finfo(np.float32).max], [1e-45, 0.0]]
+)
+def test_selection_knows_the_ends_of_float32(values: list[float]) -> None:
+    score = np.array(values * 3, dtype=np.float32)
+    for count in range(7):
+        assert np.array_equal(chosen_of([score[:2], score[2:]], count), by_sorting(score, str(count / 6 + 1e-9)))
 
 
 @given(st.lists(FEW_VALUES, max_size=6), st.sampled_from(["0", "0.3", "0.5", "1"]))
@@ -49,7 +78,8 @@ def test_selection_equals_sorting_with_ties(values: list[float], rho: object) ->
 def test_row_scope_selects_within_each_row(rows: list[list[float]], rho: str) -> None:
     score = np.array([value for row in rows for value in row], dtype=np.float32)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    label = label_tokens(score, offsets, PartitionConfig(rho=rho, scope="row"))
+    scored = ScoredRows(score, score, offsets)
+    ((_, label),) = label_by_rank(lambda: iter([scored]), PartitionConfig(rho=rho, scope="row"))
     for start, end in pairwise(offsets):
         response = ~np.isnan(score[start:end])
         expected = by_sorting(score[start:end][response], rho)
@@ -103,6 +133,39 @@ def test_equal_labels_are_equal_bytes_for_two_rho(tmp_path: Path) -> None:
     run(tmp_path, [NAN, 3, 1, NAN, 2], [NAN, 1, 1, NAN, 1.5], "0.5")
     first, second = (tmp_path / f"out-{rho}" / "token_labels.parquet" for rho in ("0.4", "0.5"))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("scope", ["corpus", "row"])
+def test_how_the_losses_are_cut_into_files_changes_no_byte(tmp_path: Path, scope: str) -> None:
+    """More rows than are read at a time, rows without a token among them."""
+    generator = np.random.Generator(np.random.PCG64(5))
+    offsets = np.concatenate([[0], np.cumsum(generator.integers(0, 4, 9000))])
+    base, reference = (np.round(generator.normal(2, 1, offsets[-1]) * 8) / 8 for _ in range(2))
+    base[::3] = reference[::3] = NAN
+    cuts = {"whole": [0, 9000], "parts": [0, 512, 5000, 5001, 9000]}
+    for name, edges in cuts.items():
+        for model, loss in (("base", base), ("reference", reference)):
+            for first, stop in pairwise(edges if model == "reference" else [0, 9000]):
+                part = offsets[first : stop + 1]
+                written = write_losses(
+                    tmp_path / "part", loss[part[0] : part[-1]].tolist(), (part - part[0]).tolist()
+                )
+                target = tmp_path / name / model / f"part-{first:05d}.parquet"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (written / "token_losses.parquet").rename(target)
+        losses = {f"loss_{model}": tmp_path / name / model for model in ("base", "reference")}
+        out = tmp_path / name / "labels"
+        partition(PartitionConfig(rho="0.4", scope=scope), **losses, out=out, progress=Progress())
+    files = [tmp_path / name / "labels/token_labels.parquet" for name in cuts]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    labels, found = flatten(read_parquet(files[0].parent, ["label"])["label"])
+    assert np.array_equal(found, offsets)
+    score = influence(base.astype(np.float32), reference.astype(np.float32))
+    groups = [slice(None)] if scope == "corpus" else [slice(*edges) for edges in pairwise(offsets)]
+    for group in groups:
+        response = ~np.isnan(score[group])
+        assert np.array_equal(labels[group][response] == 1, by_sorting(score[group][response], "0.4"))
+        assert (labels[group][~response] == 0).all()
 
 
 def test_losses_of_different_tokens_are_refused(tmp_path: Path) -> None:
