@@ -3,7 +3,8 @@
 A split may be scored in shards of whole blocks, which put together are the same bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from forgetting_core.errors import NumericalError
 from forgetting_core.models import check_lengths, load_checkpoint, resolve_device
 from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
-from forgetting_core.tables import LOSS_SCHEMA, TokenRows, list_array, write_parquet
+from forgetting_core.tables import LOSS_SCHEMA, TokenRows, count_rows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
 
 LOSSES_FILE = "token_losses.parquet"
@@ -38,21 +39,25 @@ def score_split(
     """Write `token_losses.parquet` for the rows of `data`, block by block, so that memory stays that of a block.
 
     `checkpoint` is a full model or an adapter of `base`; None scores the base itself. `only` is a shard: see
-    `tables.shard_rows`.
+    `tables.shard_rows`. Raises `NumericalError` naming the row when a loss is not finite.
     """
     device = resolve_device(execution.device)
     model = TokenLossModel(load_checkpoint(base, checkpoint, dtype=config.dtype, device=device))
-    rows = TokenRows.read(data)
+    wanted = only or range(count_rows(data))
 
-    def blocks() -> Iterator[pa.RecordBatch]:
-        for block, losses in block_losses(
-            model, rows, config.block_rows, execution.micro_batch, progress, only=only
-        ):
-            offsets = rows.offsets[block.start : block.stop + 1]
-            column = list_array(losses, offsets - offsets[0], pa.float32())
-            yield pa.record_batch([pa.array(np.arange(block.start, block.stop)), column], schema=LOSS_SCHEMA)
+    def blocks() -> Iterator[tuple[int, TokenRows]]:
+        of_split = TokenRows.read_blocks(data, config.block_rows)
+        numbered = zip(count(0, config.block_rows), of_split, strict=False)
+        until_stop = takewhile(lambda block: block[0] < wanted.stop, numbered)
+        return dropwhile(lambda block: block[0] < wanted.start, until_stop)
 
-    return _write(blocks(), out)
+    def scored() -> Iterator[pa.RecordBatch]:
+        scorer = Scorer(model, execution.micro_batch, progress, (rows for _, rows in blocks()))
+        for first, rows in blocks():
+            losses = list_array(scorer.losses(rows, first), rows.offsets, pa.float32())
+            yield pa.record_batch([pa.array(np.arange(first, first + len(rows))), losses], schema=LOSS_SCHEMA)
+
+    return _write(scored(), out)
 
 
 def merge_shards(shards: Sequence[Path], *, out: Path) -> dict[str, Any]:
@@ -86,45 +91,43 @@ def _write(blocks: Iterator[pa.RecordBatch], out: Path) -> dict[str, Any]:
 def token_losses(
     model: TokenLossModel, rows: TokenRows, *, block_rows: int, micro_batch: int | str, progress: Progress
 ) -> np.ndarray:
-    """float32 (T,): −log p of each response token of `rows` in nats, NaN elsewhere."""
-    blocks = [losses for _, losses in block_losses(model, rows, block_rows, micro_batch, progress)]
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    """float32 (T,): −log p in nats of each response token, NaN elsewhere. Raises as `score_split` does."""
+    scorer = Scorer(model, micro_batch, progress, [rows])
+    numbered = zip(count(0, block_rows), rows.blocks(block_rows), strict=False)
+    losses = [scorer.losses(block, first) for first, block in numbered]
+    return np.concatenate(losses) if losses else np.empty(0, np.float32)
 
 
-@torch.inference_mode()
-def block_losses(
-    model: TokenLossModel,
-    rows: TokenRows,
-    block_rows: int,
-    micro_batch: int | str,
-    progress: Progress,
-    *,
-    only: range | None = None,
-) -> Iterator[tuple[range, np.ndarray]]:
-    """(rows of the block, their losses float32 (T_block,)) in row order, of all rows or of the shard `only`.
+class Scorer:
+    """Computes losses under one model, block by block, since float results depend on what is computed together."""
 
-    Rows are batched within their block only, since float results depend on the shape of a batch. Raises
-    `NumericalError` naming the row when a loss is not finite.
-    """
-    wanted = only or range(len(rows))
-    device = next(model.parameters()).device
-    response = rows.response_mask()
-    counts = rows.count(response)
-    check_lengths(model.model, int(rows.lengths.max(initial=0)))
-    passes = Passes.of(model.model, micro_batch, device.type, packed=keeps_rows_apart(model.model))
-    done, total = 0, int(counts[wanted.start : wanted.stop].sum())
-    for first in wanted[::block_rows]:
-        block = range(first, min(first + block_rows, wanted.stop))
-        start = rows.offsets[block.start]
-        losses = np.full(rows.offsets[block.stop] - start, np.nan, dtype=np.float32)
-        scored = block.start + np.flatnonzero(counts[block.start : block.stop])
-        for batch in passes.micro_batches(rows, response, scored):
+    def __init__(
+        self, model: TokenLossModel, micro_batch: int | str, progress: Progress, blocks: Iterable[TokenRows]
+    ) -> None:
+        """`blocks` are those to come. Raises `InputError` where a row is longer than the model's positions."""
+        self._model, self._progress = model, progress
+        self._device = next(model.parameters()).device
+        self._done = self._total = longest = 0
+        for rows in blocks:
+            self._total += int(rows.response_mask().sum())
+            longest = max(longest, int(rows.lengths.max(initial=0)))
+        check_lengths(model.model, longest)
+        packed = keeps_rows_apart(model.model)
+        self._passes = Passes.of(model.model, micro_batch, self._device.type, packed=packed)
+
+    @torch.inference_mode()
+    def losses(self, rows: TokenRows, first: int) -> np.ndarray:
+        """float32 (T,) of a block, NaN where not a response token; `first` is the place of its first row."""
+        response = rows.response_mask()
+        losses = np.full(len(response), np.nan, dtype=np.float32)
+        for batch in self._passes.micro_batches(rows, response, np.flatnonzero(rows.count(response))):
             tokens = batch.chosen_tokens
-            losses[tokens - start] = model(**batch.inputs(device)).float().cpu().numpy()
-            wrong = tokens[~np.isfinite(losses[tokens - start])]
+            found = self._model(**batch.inputs(self._device)).float().cpu().numpy()
+            wrong = tokens[~np.isfinite(found)]
             if len(wrong):
-                row = rows.row_of(wrong[:1])[0]
+                row = first + rows.row_of(wrong[:1])[0]
                 raise NumericalError(f"scoring: row {row} has a loss that is not finite; try dtype float32")
-            done += len(tokens)
-            progress.advance(done, total, "tokens")
-        yield block, losses
+            losses[tokens] = found
+            self._done += len(tokens)
+            self._progress.advance(self._done, self._total, "tokens")
+        return losses

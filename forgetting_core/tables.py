@@ -52,13 +52,13 @@ def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables([pq.read_table(file, columns=columns) for file in _parquet_files(folder)])
 
 
-def read_groups(folder: Path, column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`flatten` of a list column, `ROWS_PER_GROUP` rows at a time (the last ones fewer), however the files cut it.
+def read_groups(folder: Path, column: str, rows: int = ROWS_PER_GROUP) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`flatten` of a list column, `rows` rows at a time (the last ones fewer), however the files cut it.
 
     The next rows are read on a thread meanwhile, so memory is that of a few groups. Raises `InputError` when there
     is no file.
     """
-    groups = _regrouped(_parquet_files(folder), column)
+    groups = _regrouped(_parquet_files(folder), column, rows)
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(next, groups, None)
         while (group := coming.result()) is not None:
@@ -66,16 +66,16 @@ def read_groups(folder: Path, column: str) -> Iterator[tuple[np.ndarray, np.ndar
             yield group
 
 
-def _regrouped(files: list[Path], column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _regrouped(files: list[Path], column: str, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     waiting: list[pa.Array] = []
     for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=[column]):
-            rows = batch.column(0)
-            missing = ROWS_PER_GROUP - sum(map(len, waiting))
-            waiting.append(rows[:missing])
-            if len(rows) >= missing:
+        for batch in pq.ParquetFile(file).iter_batches(rows, columns=[column]):
+            read = batch.column(0)
+            missing = rows - sum(map(len, waiting))
+            waiting.append(read[:missing])
+            if len(read) >= missing:
                 yield flatten(pa.chunked_array(waiting))
-                waiting = [rows[missing:]]
+                waiting = [read[missing:]]
     if any(map(len, waiting)):
         yield flatten(pa.chunked_array(waiting))
 
@@ -137,6 +137,20 @@ class TokenRows:
         input_ids, offsets = flatten(table["input_ids"])
         labels, _ = flatten(table["labels"])
         return cls(input_ids, labels, offsets)
+
+    @classmethod
+    def read_blocks(cls, folder: Path, rows: int) -> Iterator["TokenRows"]:
+        """The split stored in `folder`, `rows` rows at a time."""
+        columns = (read_groups(folder, name, rows) for name in ("input_ids", "labels"))
+        for (input_ids, offsets), (labels, _) in zip(*columns, strict=True):
+            yield cls(input_ids, labels, offsets)
+
+    def blocks(self, rows: int) -> Iterator["TokenRows"]:
+        """The same of a split in memory."""
+        for first in range(0, len(self), rows):
+            offsets = self.offsets[first : first + rows + 1]
+            tokens = slice(offsets[0], offsets[-1])
+            yield TokenRows(self.input_ids[tokens], self.labels[tokens], offsets - offsets[0])
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -60,7 +60,7 @@ def test_every_step_of_the_project_is_watched() -> None:
 def test_what_a_step_computes_with_is_in_its_closure_and_what_others_do_is_not() -> None:
     partition, score = step_source(PARTITION).functions, step_source(SCORE).functions
     assert {"forgetting_core.partition.influence", "forgetting_core.tables.write_parquet"} <= partition.keys()
-    assert {"forgetting_core.scoring.block_losses", "tasks.child.Job.path"} <= score.keys()
+    assert {"forgetting_core.scoring.Scorer.losses", "tasks.child.Job.path"} <= score.keys()
     assert not any(name.startswith("forgetting_core.partition.") for name in score)
     assert "forgetting_core.report/page.html.j2" in GOLDEN["report"]["functions"]
 
