@@ -14,9 +14,8 @@ from flows.json_output import print_json
 from flows.options import JsonOption, StoreOption
 from flows.recipes import find_recipe
 from forgetting_core.errors import InputError
-from forgetting_core.recipe import load_recipe
 from infra.errors import RequestError, TrackingError
-from infra.settings import Settings
+from infra.settings import SettingError, Settings
 
 app = typer.Typer(
     help="Fine-tune language models by forgetting: learn what a reference model learned, push the rest away.",
@@ -49,6 +48,8 @@ def run(
 
     Example: `forgetting run demo --set partition.rho=0.5`
     """
+    from forgetting_core.recipe import load_recipe  # builds all models of a recipe
+
     load_recipe(find_recipe(recipe), set_ or [])
     Settings.from_environment(store=store).prepare_environment()
     from flows.run import run_recipe
@@ -244,10 +245,8 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """The console script: errors that a user can mend are one message and exit status 2."""
-    from infra.errors import RequestError, StackError
+    from infra.errors import SourceError, StackError
     from infra.objects import StoreError
-    from infra.settings import SettingError
-    from infra.sources import SourceError
 
     try:
         app()

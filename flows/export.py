@@ -9,12 +9,12 @@ from forgetting_core.export import Ancestor, Lineage, export_full, export_merged
 from forgetting_core.model_files import is_adapter, model_files
 from infra.commits import DATA
 from infra.digests import DigestCache
-from infra.errors import RequestError
+from infra.errors import RequestError, SourceError
 from infra.inventory import Inventory, Record
 from infra.objects import Objects
 from infra.plan import flatten
 from infra.settings import Settings
-from infra.sources import Ref, SourceError, Sources
+from infra.sources import Ref, Sources
 from infra.staging import Progress
 from infra.store import Store
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from flows.outcome import StepFailedError
 from forgetting_core.errors import InputError
+from infra.errors import SourceError
 from infra.launch import StoppedError
 from infra.programs import program
-from infra.sources import SourceError
 
 INTERRUPTED = 130
 """Exit status."""

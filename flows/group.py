@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from flows.forgetting import forgetting
 from flows.outcome import Outcome
 from forgetting_core.errors import InputError
+from infra.errors import SourceError
 from infra.launch import Launcher
-from infra.sources import SourceError
 from tasks.context import LAUNCHED, LISTENER
 
 

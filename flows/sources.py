@@ -5,7 +5,8 @@ from pathlib import Path
 from forgetting_core.config import HubData, ModelSource, Recipe
 from forgetting_core.evaluation.local_tasks import task_files
 from forgetting_core.model_files import model_files, tokenizer_files
-from infra.sources import Ref, SourceError, Sources, Unresolved
+from infra.errors import SourceError
+from infra.sources import Ref, Sources, Unresolved
 
 
 class RecipeSources:

@@ -120,7 +120,7 @@ class Tally:
                 self._lowest = float(values.min(initial=self._lowest))
 
     def statistics(self) -> dict[str, Any]:
-        """Counts, the positive share, the threshold (lowest positive influence, nats), each side's mean influence."""
+        """Counts, the positive share, the threshold (lowest positive influence, nats), mean influence by side."""
         tokens = sum(self._tokens.values())
         positive = self._tokens["positive"]
         return {

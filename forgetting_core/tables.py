@@ -40,11 +40,16 @@ ROWS_PER_GROUP = 4096
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> None:
     """Write `batches` to `path` with the settings that make equal tables equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
+    with parquet_writer(path, schema) as writer:
         for batch in batches:
             table = pa.Table.from_batches([batch], schema) if isinstance(batch, pa.RecordBatch) else batch
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """What `write_parquet` writes with, for whoever has the tables one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6")
 
 
 def read_parquet(folder: Path, columns: list[str] | None = None) -> pa.Table:

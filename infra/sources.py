@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.digests import DigestCache, content_digest
+from infra.errors import SourceError
 from infra.fingerprint import canonical_json
 from infra.raw_inputs import NothingThereError, describe_folder, stage_folder
 from infra.staging import appear
@@ -19,10 +20,6 @@ from infra.staging import appear
 Kind = Literal["data", "model"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 SelectFiles = Callable[[Path], list[Path]]
-
-
-class SourceError(ValueError):
-    """A source that the recipe names is not there; the message says which and what was expected."""
 
 
 @dataclass(frozen=True)

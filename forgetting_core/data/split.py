@@ -49,7 +49,7 @@ def split_data(
     of_reference, noisy_reference = (None, False) if reference is None else _survey([*reference])
     chosen = choose_rows(split, available, of_reference)
     tokeniser = RowTokeniser(data, model)
-    tables = {name: SplitTable() for name in SPLIT_NAMES}
+    tables = {name: SplitTable(out / name, noise or noisy_reference) for name in SPLIT_NAMES}
     total = sum(len(indices) for indices in chosen.values())
     done = 0
     progress.advance(done, total, "rows")
@@ -61,9 +61,8 @@ def split_data(
             progress.advance(done, total, "rows")
     for name, table in tables.items():
         _check_answers(name, table.counts, data.max_length)
-    for name, table in tables.items():
-        if table.counts.rows:
-            table.write(out / name, noise or noisy_reference)
+    for table in tables.values():
+        table.finish()
     write_json(out / "aux" / "statistics.json", {name: table.statistics() for name, table in tables.items()})
     _note_oddities(tables, progress)
     return {

@@ -1,4 +1,4 @@
-"""The rows of one split in the making: gathered, counted, and written as the artifact's table."""
+"""The rows of one split in the making: counted, and written as the artifact's table a group at a time."""
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from forgetting_core.data.tokenising import TokenisedRow
 from forgetting_core.tables import (
@@ -16,7 +17,7 @@ from forgetting_core.tables import (
     ROWS_PER_GROUP,
     SPLIT_SCHEMA,
     list_array,
-    write_parquet,
+    parquet_writer,
 )
 
 NO_SOURCE = "(none)"
@@ -47,18 +48,24 @@ class Counts:
 
 
 class SplitTable:
-    """Rows in the order in which they are stored."""
+    """Rows in the order in which they are stored; those of one group at most are held."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, noise: bool) -> None:
+        """For `part-00000.parquet` in `folder`, with the column `noise` (default 0) if `noise`."""
         self.counts = Counts()
         self._by_source: defaultdict[str, Counts] = defaultdict(Counts)
         self._rows: list[TokenisedRow] = []
+        self._path = folder / "part-00000.parquet"
+        self._schema = SPLIT_SCHEMA.append(NOISE_FIELD) if noise else SPLIT_SCHEMA
+        self._writer: pq.ParquetWriter | None = None
 
     def add(self, row: TokenisedRow) -> None:
         """Append `row`; its position becomes the column `row`."""
         self.counts.add(row)
         self._by_source[NO_SOURCE if row.raw.source is None else row.raw.source].add(row)
         self._rows.append(row)
+        if len(self._rows) == ROWS_PER_GROUP:
+            self._write_group()
 
     def statistics(self) -> dict[str, Any]:
         """The counts, and the same for each value of `source`."""
@@ -67,14 +74,21 @@ class SplitTable:
             "sources": {name: asdict(counts) for name, counts in self._by_source.items()},
         }
 
-    def write(self, folder: Path, noise: bool) -> None:
-        """Write `part-00000.parquet` into `folder`, with the column `noise` (default 0) if `noise`."""
-        schema = SPLIT_SCHEMA.append(NOISE_FIELD) if noise else SPLIT_SCHEMA
-        groups = (self._group(start, schema) for start in range(0, len(self._rows), ROWS_PER_GROUP))
-        write_parquet(folder / "part-00000.parquet", groups, schema)
+    def finish(self) -> None:
+        """Write what is left. There is no file when there are no rows."""
+        if self._rows:
+            self._write_group()
+        if self._writer is not None:
+            self._writer.close()
 
-    def _group(self, start: int, schema: pa.Schema) -> pa.Table:
-        rows = self._rows[start : start + ROWS_PER_GROUP]
+    def _write_group(self) -> None:
+        if self._writer is None:
+            self._writer = parquet_writer(self._path, self._schema)
+        self._writer.write_table(self._group(), row_group_size=ROWS_PER_GROUP)
+        self._rows.clear()
+
+    def _group(self) -> pa.Table:
+        rows, start = self._rows, self.counts.rows - len(self._rows)
         offsets = np.cumsum([0, *(len(row.tokens.input_ids) for row in rows)])
         columns = {
             "row": pa.array(np.arange(start, start + len(rows)), pa.int64()),
@@ -85,7 +99,7 @@ class SplitTable:
             "source": pa.array([row.raw.source for row in rows], pa.string()),
             "noise": list_array(np.concatenate([_noise(row) for row in rows]), offsets, pa.int8()),
         }
-        return pa.table([columns[name] for name in schema.names], schema=schema)
+        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
 
 
 def _noise(row: TokenisedRow) -> npt.NDArray[np.int8]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from infra.digests import DigestCache
-from infra.sources import Ref, SourceError, Sources, Unresolved
+from infra.errors import SourceError
+from infra.sources import Ref, Sources, Unresolved
 
 
 def everything(folder: Path) -> list[Path]:
