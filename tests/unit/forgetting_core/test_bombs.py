@@ -47,7 +47,9 @@ def one_line(folder: Path) -> Path:
 
 
 def many_lines(folder: Path) -> Path:
-    return packed(folder / "many-lines.jsonl.gz", b"", b'{"prompt": "a", "completion": "b"}' + b" " * 2**16 + b"\n", b"")
+    return packed(
+        folder / "many-lines.jsonl.gz", b"", b'{"prompt": "a", "completion": "b"}' + b" " * 2**16 + b"\n", b""
+    )
 
 
 def array(folder: Path) -> Path:
@@ -147,7 +149,7 @@ def test_an_override_that_unfolds_without_end_is_refused(text: str, tmp_path: Pa
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_benchmark_that_unfolds_without_end_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("task: own\n" + DOCUMENTS[name])
-    with pytest.raises(InputError, match="own.yaml: cannot be read as a task YAML"):
+    with pytest.raises(InputError, match=r"own\.yaml: cannot be read as a task YAML"):
         local_tasks(tmp_path, ["own"])
 
 
