@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from infra.objects import PROBE
+
 TRAINING_STEPS = ("reference", "forget")
 """Their data holds the checkpoints of trainings, which are deleted when newer ones are there."""
 _WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
@@ -68,9 +70,12 @@ def policy(role: str, url: str) -> dict[str, Any]:
         "Resource": [bucket],
         "Condition": {"StringLike": {"s3:prefix": [root, f"{root}/*"] if root else ["*"]}},
     }
-    reading = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{bucket}/{root}/*" if root else f"{bucket}/*"]}
+    everything = f"{bucket}/{root}/*" if root else f"{bucket}/*"
+    reading = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [everything]}
     rights = ROLES[role]
     writing = [allow(_WRITE, rights.writes)] if rights.writes else []
+    for statement in writing:
+        statement["Resource"].append(everything.removesuffix("*") + PROBE)
     deleting = [allow(_DELETE, rights.deletes)] if rights.deletes else []
     return {"Version": "2012-10-17", "Statement": [listing, reading, *writing, *deleting]}
 
