@@ -14,9 +14,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.credentials import Credentials  # type: ignore[import-untyped]
 
 from benchmarks.faults.kinds import KINDS, LASTING, Kind, Request
 from benchmarks.faults.operations import OPERATIONS, STEP, Operation, damaged, identity
@@ -75,7 +75,8 @@ def run_trials(asked: Iterable[Trial], server: SeaweedFS) -> Iterator[Result]:
         for number in range(WORKERS):
             proxy = new_proxy(server)
             prefix = f"faults/{number}"
-            benches.put(_Bench(proxy, _open(server.endpoint_url, prefix), _open(proxy.url, prefix), Path(scratch)))
+            sound, spoiled = _open(server.endpoint_url, prefix), _open(proxy.url, prefix)
+            benches.put(_Bench(proxy, prefix, sound, spoiled, Path(scratch)))
 
         def run(trial: Trial) -> Result:
             bench = benches.get()
@@ -95,6 +96,7 @@ class _Bench:
     """Where one trial at a time is done: a store without faults and the same behind a proxy."""
 
     proxy: Proxy
+    prefix: str
     sound: Store
     spoiled: Store
     scratch: Path
@@ -108,7 +110,8 @@ def new_proxy(server: SeaweedFS) -> Proxy:
 def _run(trial: Trial, bench: _Bench) -> Result:
     draw = random.Random(trial.seed)
     times = 10**6 if trial.kind in LASTING else draw.randint(1, LARGEST_BURST)
-    order = Order(trial.kind, draw.randrange(4), times, draw)
+    skip = 0 if trial.kind == "ignored condition" else draw.randrange(4)  # such a server is so from the start
+    order = Order(trial.kind, skip, times, draw)
     result = _attempt(trial, order, bench)
     if result.outcome == "not met":  # it had fewer requests than were skipped
         order = Order(trial.kind, 0, times, draw)
@@ -118,10 +121,13 @@ def _run(trial: Trial, bench: _Bench) -> Result:
 
 def _attempt(trial: Trial, order: Order, bench: _Bench) -> Result:
     operation = trial.operation(bench.scratch / uuid.uuid4().hex)
+    # a client asks a server once whether it honours conditions
+    fresh = trial.kind == "ignored condition"
+    spoiled = _open(bench.proxy.url, bench.prefix) if fresh else bench.spoiled
     operation.before(bench.sound)
     with _armed(bench.proxy, order):
         try:
-            value = operation.act(bench.spoiled)
+            value = operation.act(spoiled)
             said = ""
         except StoreError as error:
             said = str(error) or "nothing"
