@@ -27,7 +27,7 @@ TABLE = {
     "growth": "benchmarks.growth",
 }
 """Speed and size: what `all` runs."""
-BENCHMARKS = {**TABLE}
+BENCHMARKS = {**TABLE, "faults": "benchmarks.faults", "security": "benchmarks.security"}
 """{name: module}"""
 ALL = "all"
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
 
 from flows.children import Children, ChildrenFailedError, account, completed
+from infra.lineage_notes import escape_markdown
 
 RUN, UPSTREAM = "forgetting/forgetting", "forgetting/upstream"
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def check_completed(runs: Mapping[str, FlowRun], noun: str) -> None:
 def _table(ended: Mapping[str, FlowRun], noun: str) -> str:
     lines = [f"| {noun} | state | run |", "|---|---|---|"]
     for name, run in ended.items():
-        url = url_for(run)
-        lines.append(f"| {name} | {run.state and run.state.name} | {f'[{run.name}]({url})' if url else run.name} |")
+        url, shown = url_for(run), escape_markdown(run.name)
+        state = run.state and run.state.name
+        lines.append(f"| {escape_markdown(name)} | {state} | {f'[{shown}]({url})' if url else shown} |")
     return "\n".join(lines)

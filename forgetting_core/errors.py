@@ -1,12 +1,21 @@
 """The errors that a user can mend, apart from those that are ours."""
 
+import re
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, changes its state, or turns text around."""
+
 
 class InputError(ValueError):
     """The recipe, the data or the model is wrong.
 
     The message is complete: what is wrong, where (file, row, field), what was expected and what to do next.
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. What it quotes from data cannot steer
+    the terminal that shows it.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", message))
 
 
 class Interrupted(BaseException):

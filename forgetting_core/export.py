@@ -3,6 +3,7 @@
 The card says where the model comes from, in full: whoever gets the folder alone can still ask for what made it.
 """
 
+import html
 import shutil
 import warnings
 from collections import Counter
@@ -111,7 +112,7 @@ def write_card(out: Path, lineage: Lineage) -> None:
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
         "",
-        f"# {lineage.name}",
+        f"# {_cell(lineage.name)}",
         "",
         "Fine-tuned by forgetting ([arXiv 2508.04329](https://arxiv.org/abs/2508.04329)).",
         "",
@@ -139,4 +140,9 @@ def write_card(out: Path, lineage: Lineage) -> None:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     cells = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return ["| " + " | ".join(map(_cell, row)) + " |" for row in cells]
+
+
+def _cell(value: object) -> str:
+    """One line without markup: addresses and file names are not ours."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|").replace("[", "\\[")

@@ -57,12 +57,17 @@ def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
     Raises `InputError` when the folder is no safetensors model of a causal language model or lacks weights.
     """
     model_files(folder)
+    if is_adapter(folder):  # transformers would load the base that it names, wherever that is, or add it unasked
+        raise InputError(
+            f"model {folder}: has an {ADAPTER_FILE}; expected a model without adapter: name the adapter under"
+            " `reference.model`, or merge it first"
+        )
     transformers_logging.disable_progress_bar()
-    if device == "meta":
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
     try:
+        if device == "meta":
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            with torch.device(device):
+                return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -85,6 +90,7 @@ def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: 
     if checkpoint is None:
         return load_base(base, dtype=dtype, device=device)
     if is_adapter(checkpoint):
+        model_files(checkpoint)
         model = load_base(base, dtype=dtype, device=device)
         return PeftModel.from_pretrained(model, checkpoint, autocast_adapter_dtype=False).eval()
     return load_base(checkpoint, dtype=dtype, device=device)

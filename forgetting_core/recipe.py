@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from forgetting_core.config import Recipe
 from forgetting_core.errors import InputError
+from forgetting_core.plain_yaml import parse_yaml
 
 _CREDENTIALS = re.compile(r"://[^/\s]*(@|:[^\s]*@)|https?://\S*\?")
 """In an address. Keys of object stores contain slashes, so the `@` may come late."""
@@ -28,8 +28,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path}: cannot be read: {error}") from error
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = parse_yaml(text)
+    except ValueError as error:
         raise InputError(f"recipe {path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"recipe {path}: expected keys such as `model:` and `data:`, found {_shown(data)}")
@@ -78,8 +78,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: expected FIELD=VALUE, such as partition.rho=0.5")
     *parents, last = path.strip().split(".")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _unshared(parse_yaml(text))
+    except ValueError as error:
         raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
     target = data
     for key in parents:

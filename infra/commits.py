@@ -12,14 +12,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from infra.fingerprint import canonical_json, fingerprint
+from infra.fingerprint import fingerprint
 from infra.manifest import RelativePath, Sha256
 from infra.objects import StoreError
+from infra.sealed import seal, unseal
 
 DATA = "v1/data/"
 
@@ -108,18 +108,18 @@ class UncheckedCommit(Commit):
 
 
 def encode(commit: Commit) -> bytes:
-    """The record as canonical JSON. Raises `TypeError` or `ValueError` naming a field that has no JSON form."""
+    """The record as sealed JSON. Raises `TypeError` or `ValueError` naming a field that has no JSON form."""
     record = commit.model_dump(by_alias=True)
     for item in record["inputs"].values():
         item["uri"] = item["uri"] and item["uri"].removeprefix(f"{commit.root}/")
-    return canonical_json(record)
+    return seal(record)
 
 
 def decode(data: bytes, root: str, key: str, *, form: type[Commit] = Commit) -> Commit:
     """The record stored under `key`. Raises `StoreError` for anything but a sound one."""
     try:
-        commit = form.model_validate_json(data)
-    except (ValidationError, TypeError) as error:
+        commit = form.model_validate(unseal(data, check=form is Commit))
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{root}/{key} is damaged or was written by a newer version: {error};"
             " upgrade, or delete it to let the step run again"

@@ -31,6 +31,8 @@ def fetch(
     files = manifest.below(part)
     if not files:
         raise RequestError(f"{commit.uri} has no part {part!r}; see `artifacts show`")
+    if {entry.path for entry in files} & {MARKER, PART}:
+        raise StoreError(f"{commit.uri} is damaged: its manifest names {MARKER} or {PART}, which no step writes")
     source = f"{commit.artifact}/{part}" if part else commit.artifact
     try:
         into = into.expanduser().absolute()

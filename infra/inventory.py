@@ -3,7 +3,6 @@
 Reads only. One `Inventory` is one look at the store; what others write meanwhile is not in it.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from infra.commits import DATA, Commit, decode
 from infra.errors import RequestError
 from infra.objects import NotFoundError, Objects, Stored, StoreError, in_order
 from infra.pins import Pin, read_pins
+from infra.sealed import unseal
 
 COMMITS = "v1/commits"
 HISTORY = "v1/history"
@@ -238,7 +238,7 @@ def read_runs(objects: Objects, prefix: str, seen: Seen = frozenset()) -> tuple[
 
     def read(stored: Stored) -> Run | None:
         try:
-            data = json.loads(objects.read(stored.key))
+            data = unseal(objects.read(stored.key))
             return _run(stored, data)
         except NotFoundError:
             return None

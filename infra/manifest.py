@@ -5,7 +5,8 @@ pages for people) are stored and verified but do not move the digest, or they wo
 """
 
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,6 +50,8 @@ class Manifest(BaseModel):
         paths = [entry.path for entry in self.files]
         if paths != sorted(set(paths)):
             raise ValueError("paths are not sorted or appear twice")
+        if clash := clashing(paths):
+            raise ValueError(f"{clash!a} cannot be beside the others on every file system")
         return self
 
     @classmethod
@@ -128,6 +131,17 @@ def role_of(path: str) -> Role:
     return "aux" if path in AUX_FILES or path.startswith("aux/") else "identity"
 
 
+def clashing(paths: Sequence[str]) -> str | None:
+    """A path that is a folder too, or that some file systems take for another one (case, accents); or None."""
+    seen: dict[str, str] = {}
+    folders = {path[:end] for path in paths for end, char in enumerate(path) if char == "/"}
+    for path in paths:
+        same = unicodedata.normalize("NFC", path).casefold()
+        if path in folders or seen.setdefault(same, path) != path:
+            return path
+    return None
+
+
 def files_of(folder: Path) -> list[str]:
     """Relative paths of all files below `folder`, sorted; links to files count as files.
 
@@ -144,6 +158,8 @@ def files_of(folder: Path) -> list[str]:
             raise StoreError(f"{folder / path} is not a regular file; an artifact holds files only")
     if MANIFEST in found:
         raise StoreError(f"{folder / MANIFEST}: this name belongs to the store; rename the file")
+    if clash := clashing(found):
+        raise StoreError(f"{folder / clash}: some file systems take it for another file of the folder; rename it")
     return found
 
 

@@ -19,6 +19,8 @@ Advance = Callable[[int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+PROBE = ".conditional-write"
+"""In a bucket: what is written to see whether the server honours conditions; it stays."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|[\ud800-\udfff]")
 
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.commits import Commit
 from infra.errors import RequestError
-from infra.fingerprint import canonical_json
 from infra.manifest import RelativePath, Sha256
 from infra.objects import NotFoundError, Objects, StoreError
+from infra.sealed import seal, unseal
 
 PINS = "v1/pins"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -35,7 +35,7 @@ def write_pin(objects: Objects, name: str, commit: Commit) -> None:
     """Pin the artifact of `commit`, replacing what the name stood for. Raises `RequestError` and `StoreError`."""
     artifact = commit.uri.removeprefix(f"{commit.root}/")
     pin = Pin(step=commit.step, fingerprint=commit.fingerprint, artifact=artifact)
-    objects.overwrite(_key(name), canonical_json(pin.model_dump(by_alias=True)))
+    objects.overwrite(_key(name), seal(pin.model_dump(by_alias=True)))
 
 
 def remove_pin(objects: Objects, name: str) -> None:
@@ -51,10 +51,10 @@ def read_pins(objects: Objects) -> Iterator[tuple[str, Pin]]:
     """All pins by name. Raises `StoreError`, also for a damaged one: what it keeps would be lost."""
     for stored in objects.find(PINS):
         try:
-            pin = Pin.model_validate_json(objects.read(stored.key))
+            pin = Pin.model_validate(unseal(objects.read(stored.key)))
         except NotFoundError:  # removed since it was listed
             continue
-        except ValidationError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{objects.root}/{stored.key} is damaged or was written by a newer version: {error};"
                 " upgrade, or delete it"

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from fsspec.asyn import sync
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key, in_order
+from infra.objects import PROBE, Advance, NotFoundError, Stored, StoreError, check_key, in_order
 from infra.s3_errors import explain, is_missing_key, is_refused_condition
 
 MIB = 2**20
@@ -27,6 +27,8 @@ WORKERS = 4
 MAX_PARTS = 10_000
 """S3's limit for one object."""
 CREATE_ATTEMPTS = 5
+READ_SECONDS = 60.0
+"""How long the server may be silent before a request is sent again."""
 
 FAILURES = (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
 
@@ -34,19 +36,20 @@ FAILURES = (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS)
 class S3Objects:
     """`Objects` below `s3://bucket/prefix`. The client is made at the first use.
 
-    `credentials` (`key`, `secret`) stand in for those of the environment.
+    `client` (`key`, `secret`, `endpoint_url`) stands in for what the environment says.
     """
 
-    def __init__(self, bucket: str, prefix: str = "", **credentials: str) -> None:
+    def __init__(self, bucket: str, prefix: str = "", *, read_seconds: float = READ_SECONDS, **client: str) -> None:
         self.bucket = bucket
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._base = self.root.removeprefix("s3://") + "/"
+        self._honours_conditions = False
         self._s3 = s3fs.S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
             max_concurrency=1,  # `cat_file` would send a HEAD first, whose 404 hides a missing bucket
-            config_kwargs={"read_timeout": 60},
-            **credentials,
+            config_kwargs={"read_timeout": read_seconds},
+            **client,
         )
 
     def read(self, key: str) -> bytes:
@@ -63,6 +66,7 @@ class S3Objects:
 
     def create(self, key: str, data: bytes) -> bool:
         """As `Objects.create`."""
+        self._require_conditions()
         for _ in range(CREATE_ATTEMPTS):
             with self._explained(key, "write"):
                 try:
@@ -87,6 +91,7 @@ class S3Objects:
 
     def swap(self, key: str, data: bytes, version: str) -> bool:
         """As `Objects.swap`."""
+        self._require_conditions()
         with self._explained(key, "write"):
             try:
                 self._s3.call_s3("put_object", **self._where(key), Body=data, IfMatch=version)
@@ -160,6 +165,34 @@ class S3Objects:
 
         with self._explained(key, "read"):
             yield from in_order(fetch, range(0, size, PART_BYTES), WORKERS)
+
+    def _require_conditions(self) -> None:
+        """Once per client, before the first conditional write: that the server refuses one whose condition fails.
+
+        One that ignores conditions lets two runs overwrite each other's commits. Costs two requests.
+        """
+        if self._honours_conditions:
+            return
+        for condition in ({"IfNoneMatch": "*"}, {"IfMatch": f'"{"0" * 32}"'}):
+            if self._writes_twice(condition):
+                name = "If-None-Match" if "IfNoneMatch" in condition else "If-Match"
+                raise StoreError(
+                    f"cannot write {self.root}: the store ignores conditional writes ({name}), so two runs could"
+                    " overwrite each other's commits; use one that honours them (AWS S3, MinIO, SeaweedFS, Ceph),"
+                    " or a folder"
+                )
+        self._honours_conditions = True
+
+    def _writes_twice(self, condition: dict[str, str]) -> bool:
+        with self._explained(PROBE, "write"):
+            for _ in range(2):  # the first time ever, the object is not there yet
+                try:
+                    self._s3.call_s3("put_object", **self._where(PROBE), Body=b"probe", **condition)
+                except OSError as error:
+                    if is_refused_condition(error):
+                        return False
+                    raise
+        return True
 
     def _upload_parts(self, key: str, chunks: Iterator[bytes], advance: Advance) -> None:
         where = self._where(key)

@@ -38,6 +38,7 @@ def verify(folder: Path, files: Iterable[FileEntry], cache: DigestCache | None) 
     """Compare `folder` with the manifest. Raises `ArtifactMissingError`, or `StoreError` naming a bad file."""
     for entry in files:
         path = folder / entry.path
+        _refuse_links(folder, entry.path)
         try:
             found = cache.sha256(path) if cache else file_sha256(path)
         except FileNotFoundError as error:
@@ -45,6 +46,15 @@ def verify(folder: Path, files: Iterable[FileEntry], cache: DigestCache | None) 
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error}") from error
         _compare(str(path), entry.sha256, found)
+
+
+def _refuse_links(folder: Path, name: str) -> None:
+    """An artifact has none; one that was put there would bring in what the store never held."""
+    path = folder
+    for part in name.split("/"):
+        path /= part
+        if path.is_symlink():
+            raise StoreError(f"{path} is a link, and artifacts hold files only: it was put there; remove it")
 
 
 def stage_download(

@@ -13,7 +13,6 @@ wrong is a `StoreError`, or a broken store would look like an empty one and ever
 """
 
 import hashlib
-import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ from typing import Any
 
 from infra.commits import DATA, Commit, decode, encode
 from infra.digests import DigestCache
-from infra.fingerprint import canonical_json
 from infra.folder_objects import FolderObjects
 from infra.manifest import MANIFEST, Artifact, FileEntry, Manifest, files_of, role_of
 from infra.objects import NotFoundError, Objects, StoreError, in_order, is_safe
+from infra.sealed import seal, unseal
 from infra.staging import ArtifactMissingError, Progress, counter, stage_download, verify
 from infra.urls import open_objects
 
@@ -185,7 +184,7 @@ class Store:
 
     def record_run(self, flow_run_id: str, data: dict[str, Any]) -> None:
         """Store which commits a flow run used, replacing what the same run stored before."""
-        self.objects.overwrite(f"v1/runs/{_name(flow_run_id)}.json", canonical_json(data))
+        self.objects.overwrite(f"v1/runs/{_name(flow_run_id)}.json", seal(data))
 
     def read_run(self, flow_run_id: str) -> dict[str, Any] | None:
         """What `record_run` stored, or None."""
@@ -200,7 +199,7 @@ class Store:
 
     def write_head(self, recipe: str, data: dict[str, Any]) -> None:
         """Store what the recipe's last completed run used. Advisory: the last writer wins."""
-        self.objects.overwrite(f"v1/heads/{_name(recipe)}.json", canonical_json(data))
+        self.objects.overwrite(f"v1/heads/{_name(recipe)}.json", seal(data))
 
     def read_head(self, recipe: str) -> dict[str, Any] | None:
         """What `write_head` stored, or None."""
@@ -208,14 +207,11 @@ class Store:
 
     def _read_json(self, key: str) -> dict[str, Any] | None:
         try:
-            value = json.loads(self.objects.read(key))
+            return unseal(self.objects.read(key))
         except NotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.root}/{key} is damaged: {error}; delete it") from error
-        if not isinstance(value, dict):
-            raise StoreError(f"{self.root}/{key} is damaged: expected a JSON object; delete it")
-        return value
 
     def _manifest(self, path: str) -> Manifest:
         key = f"{path}/{MANIFEST}"

@@ -9,10 +9,14 @@ Whoever trains writes them, so there is one writer while leases hold; should two
 the last one's checkpoint stays, and either is as good.
 """
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.commits import DATA
+from infra.fingerprint import canonical_json
+from infra.manifest import RelativePath, Sha256
 from infra.objects import NotFoundError, StoreError
 from infra.staging import ArtifactMissingError
 from infra.store import Store
@@ -20,14 +24,15 @@ from infra.store import Store
 TRAINING = "v1/training"
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(BaseModel):
     """The newest checkpoint of one training."""
 
-    artifact: str
-    """Folder, relative to the store's root."""
-    digest: str
-    optimizer_step: int
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact: Annotated[RelativePath, Field(pattern=rf"^{DATA}[^/]+/[^/]+$")]
+    """Folder, relative to the store's root; it is deleted when a newer one takes its place."""
+    digest: Sha256
+    optimizer_step: Annotated[int, Field(ge=0)]
     """Completed ones."""
 
 
@@ -41,10 +46,10 @@ class TrainingCheckpoints:
     def newest(self) -> Kept | None:
         """The newest one, if there is any. Raises `StoreError`."""
         try:
-            return Kept(**json.loads(self._objects.read(self._key)))
+            return Kept.model_validate_json(self._objects.read(self._key))
         except NotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except ValidationError as error:
             raise StoreError(f"{self._objects.root}/{self._key} is damaged: {error}; delete it") from error
 
     def keep(self, folder: Path, optimizer_step: int) -> None:
@@ -52,8 +57,8 @@ class TrainingCheckpoints:
         older = self.newest()
         artifact = self._store.publish(self._step, folder)
         relative = artifact.uri.removeprefix(f"{self._store.root}/")
-        kept = Kept(relative, artifact.digest, optimizer_step)
-        self._objects.overwrite(self._key, json.dumps(asdict(kept)).encode())
+        kept = Kept(artifact=relative, digest=artifact.digest, optimizer_step=optimizer_step)
+        self._objects.overwrite(self._key, canonical_json(kept.model_dump()))
         if older is not None:
             self._objects.delete_folder(older.artifact)
 

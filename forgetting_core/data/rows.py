@@ -1,7 +1,9 @@
 """Reading raw rows from JSONL, JSON and Parquet files.
 
 One place knows the file formats and how they break (a cut download, a stray byte, an empty file), so that each
-breakage is told with the file and the line. What the fields of a row mean is decided in `formats`.
+breakage is told with the file and the line. What the fields of a row mean is decided in `formats`. A small file can
+unpack to more than any machine holds: a row, an array and a batch of Parquet rows have bounds, and so has the
+whole, as a multiple of the file.
 """
 
 import codecs
@@ -18,6 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forgetting_core.errors import InputError
+
+ROW_BYTES = 64 * 2**20
+"""The longest row: no model reads a millionth of it."""
+ARRAY_BYTES = 2**30
+"""The largest JSON array, since it is read whole."""
+BATCH_BYTES = 2**28
+MOST_BATCH_ROWS = 1024
+MOST_UNPACKED = 200
+"""Times the size of its file. Text packs to a tenth or a twentieth; gzip's limit is a thousandth."""
+RATIO_MATTERS_BYTES = 2**28
+_ONE_ROW = "expected one conversation a row"
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
@@ -91,29 +104,74 @@ def _objects(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
     with _open(file) as stream:
-        for number, line in enumerate(stream, start=1):
+        number = 0
+        while line := stream.readline(ROW_BYTES + 1):
+            number += 1
+            place = f"{file}, line {number}"
+            if len(line) > ROW_BYTES:
+                raise InputError(f"{place}: longer than {ROW_BYTES // 2**20} MiB; expected one JSON object a line")
+            _check_ratio(file, stream.tell())
             if line.strip():
-                place = f"{file}, line {number}"
                 yield place, _parse(line, place, "one JSON object a line")
 
 
 def _array(file: Path) -> Iterator[tuple[str, Any]]:
     with _open(file) as stream:
-        rows = _parse(stream.read(), str(file), "an array of JSON objects")
+        text = stream.read(ARRAY_BYTES + 1)
+    if len(text) > ARRAY_BYTES:
+        raise InputError(
+            f"{file}: a JSON array of more than {ARRAY_BYTES // 2**20} MiB; write one JSON object a line (.jsonl)"
+        )
+    rows = _parse(text, str(file), "an array of JSON objects")
+    del text
     for index, row in enumerate(rows):
         yield f"{file}, row {index} (counted from 0)", row
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    index = 0
+    index = unpacked = 0
     try:
         with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches():
+            for batch in table.iter_batches(_batch_rows(file, table.metadata)):
+                _check_row_sizes(file, index, batch)
+                unpacked += batch.nbytes
+                _check_ratio(file, unpacked)
                 for row in batch.to_pylist():
                     yield f"{file}, row {index} (counted from 0)", row
                     index += 1
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: not a readable Parquet file after {index} rows: {error}") from error
+
+
+def _batch_rows(file: Path, metadata: pq.FileMetaData) -> int:
+    """How many rows to read at a time: a value that a column holds once may be that of all its rows.
+
+    Raises `InputError` for rows that are too large on average.
+    """
+    largest = 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = [group.column(number) for number in range(group.num_columns)]
+        size = sum(max(column.total_uncompressed_size, 8 * column.num_values) for column in columns)
+        if size > ROW_BYTES * max(1, group.num_rows):
+            raise InputError(f"{file}: its rows are {size // max(1, group.num_rows) // 2**20} MiB each; {_ONE_ROW}")
+        largest = max(largest, size)
+    return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES // largest))
+
+
+def _check_row_sizes(file: Path, first: int, batch: pa.RecordBatch) -> None:
+    if batch.nbytes > ROW_BYTES:  # else no row of it can be that large
+        for number in range(batch.num_rows):
+            if batch.slice(number, 1).nbytes > ROW_BYTES:
+                place = f"{file}, row {first + number} (counted from 0)"
+                raise InputError(f"{place}: larger than {ROW_BYTES // 2**20} MiB; {_ONE_ROW}")
+
+
+def _check_ratio(file: Path, unpacked: int) -> None:
+    if unpacked > RATIO_MATTERS_BYTES and unpacked > MOST_UNPACKED * file.stat().st_size:
+        raise InputError(
+            f"{file}: unpacks to more than {MOST_UNPACKED} times its size, as no text does; write it without"
+            " compression if that is right"
+        )
 
 
 def _parse(data: bytes, place: str, expected: str) -> Any:
@@ -135,8 +193,10 @@ def _parse(data: bytes, place: str, expected: str) -> Any:
 
 def _starts_as_array(file: Path) -> bool:
     with _open(file) as stream:
-        first = next((line for line in stream if line.strip()), b"")
-    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+        first = stream.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+        while not first.strip() and (more := stream.read(2**16)):
+            first = more
+    return first.lstrip().startswith(b"[")
 
 
 @contextmanager

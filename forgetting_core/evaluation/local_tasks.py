@@ -18,6 +18,7 @@ import yaml
 
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import tydiqa
+from forgetting_core.plain_yaml import check_size
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,10 @@ class _Sources:
         try:
             with path.open(encoding="utf-8") as stream:
                 loader = _TaskLoader(stream)
-                config = loader.get_single_data()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                node = loader.get_single_node()
+                check_size(node)
+                config = loader.construct_document(node) if node else None
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read as a task YAML: {error}") from error
         if not isinstance(config, dict):
             raise InputError(f"{path}: expected a mapping with the keys of an lm-evaluation-harness task")

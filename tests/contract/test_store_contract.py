@@ -306,6 +306,7 @@ def assert_all_fail(url: str, message: str) -> None:
         assert url in str(caught.value)
 
 
+@pytest.mark.security("servers for anybody, or for a wrong key")
 def test_wrong_credentials_are_an_error_and_never_a_miss(
     s3: SeaweedFS, bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,12 +316,14 @@ def test_wrong_credentials_are_an_error_and_never_a_miss(
     assert_all_fail(bucket_url, "AWS_ACCESS_KEY_ID")
 
 
+@pytest.mark.security("servers for anybody, or for a wrong key")
 def test_no_credentials_are_an_error_and_never_a_miss(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert_all_fail(bucket_url, "credentials")
 
 
+@pytest.mark.security("servers for anybody, or for a wrong key")
 def test_the_server_itself_refuses_unsigned_requests(s3_environment: dict[str, str]) -> None:
     import boto3
     from botocore import UNSIGNED

@@ -162,6 +162,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     yield Planted(left, messages)
 
 
+@pytest.mark.security("secrets where others read")
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_would_be_found_in_any_form(secret: str, tmp_path: Path) -> None:
     for number, form in enumerate(
@@ -179,6 +180,7 @@ def test_a_secret_would_be_found_in_any_form(secret: str, tmp_path: Path) -> Non
     assert places == ["0", "1", "2", "3", "4", "5"]
 
 
+@pytest.mark.security("secrets where others read")
 @pytest.mark.slow
 def test_no_secret_is_in_anything_that_runs_leave_behind(planted: Planted) -> None:
     places = " ".join(place for place, _ in planted.left)

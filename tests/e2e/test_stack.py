@@ -45,6 +45,7 @@ def test_a_stack_that_is_up_is_left_alone(stack: Running) -> None:
     }
 
 
+@pytest.mark.security("servers for anybody, or for a wrong key")
 def test_secrets_are_the_users_alone_and_nobody_else_can_connect(stack: Running) -> None:
     secret = stack.environment["AWS_SECRET_ACCESS_KEY"]
     assert oct(stack.folder.stat().st_mode & 0o777) == "0o700"

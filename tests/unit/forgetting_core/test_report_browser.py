@@ -74,6 +74,7 @@ def visit(browser: Any, report: Path) -> Iterator[Visit]:
     assert found.requests == [report.as_uri()]
 
 
+@pytest.mark.security("markup in reports, in MLflow and in the terminal")
 def test_hostile_text_is_text(visit: Visit) -> None:
     page = visit.page
     row = page.inner_text("#row-view")

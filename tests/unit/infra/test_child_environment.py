@@ -1,8 +1,11 @@
 """What a step's computation finds in its environment."""
 
+import pytest
+
 from infra.child_environment import allowed
 
 
+@pytest.mark.security("secrets in the environment of processes")
 def test_a_computation_finds_its_libraries_settings_and_no_keys() -> None:
     kept = {
         "PATH": "/bin",

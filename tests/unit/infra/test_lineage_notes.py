@@ -33,6 +33,7 @@ def test_experiment_says_what_it_is_and_has_a_view_that_grows_with_the_metrics(t
     assert columns[-2:] == ["metrics.`forget/a/acc`", "metrics.`forget/b/acc`"]
 
 
+@pytest.mark.security("markup in reports, in MLflow and in the terminal")
 def test_escaped_text_is_one_line_without_markup():
     assert escape_markdown("a|b *c*\n<d> & e_f") == r"a\|b \*c\* &lt;d&gt; &amp; e\_f"
 

@@ -42,6 +42,7 @@ def test_a_process_that_got_the_same_id_later_is_not_ours(tmp_path: Path) -> Non
     assert started.process() is None
 
 
+@pytest.mark.security("secrets in the environment of processes")
 def test_a_process_gets_an_allow_list_and_a_session_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_file_url_and_a_path_open_the_same_store(tmp_path: Path) -> None:
     assert open_store(folder.as_uri()).root == open_store(str(folder)).root == str(folder)
 
 
+@pytest.mark.security("secrets where others read")
 @pytest.mark.parametrize("url", ["", "gs://bucket/x", "s3://", "s3://key:secret@bucket/x", "file://host/x"])
 def test_other_urls_are_refused_without_repeating_secrets(url: str) -> None:
     with pytest.raises(StoreError) as caught:
@@ -62,6 +63,7 @@ def test_an_unreadable_store_is_an_error_and_never_a_miss(store: Store) -> None:
 ESCAPES = ["/etc/passwd", "../x", "a/../../x", "a//b", "./a", "..", "", "a\\..\\b", "C:/x", "c:x", "a\x00b"]
 
 
+@pytest.mark.security("paths and links that lead out of a folder")
 @pytest.mark.parametrize("path", ESCAPES)
 def test_a_manifest_cannot_name_a_file_outside_its_folder(store: Store, tmp_path: Path, path: str) -> None:
     entry = {"path": path, "bytes": 1, "sha256": "0" * 64, "role": "identity"}
@@ -70,12 +72,14 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(store: Store, tmp_path
         store.stage(f"{store.root}/v1/data/split/u", "0" * 64, tmp_path / "staged")
 
 
+@pytest.mark.security("paths and links that lead out of a folder")
 @pytest.mark.parametrize("key", ESCAPES)
 def test_a_key_cannot_leave_the_store(key: str) -> None:
     with pytest.raises(ValueError, match="relative path"):
         check_key(key)
 
 
+@pytest.mark.security("paths and links that lead out of a folder")
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b"])
 def test_names_of_steps_runs_and_recipes_are_checked(store: Store, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
@@ -84,6 +88,7 @@ def test_names_of_steps_runs_and_recipes_are_checked(store: Store, name: str) ->
         store.lookup(name, FINGERPRINT)
 
 
+@pytest.mark.security("paths and links that lead out of a folder")
 def test_what_cannot_be_stored_faithfully_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     target.mkdir()
