@@ -9,6 +9,15 @@ class InputError(ValueError):
     """
 
 
+class RowError(InputError):
+    """One row of the data is wrong, and the others may be used without it (`data.on_bad_row: skip`)."""
+
+    def __init__(self, place: str, fault: str) -> None:
+        """`place`: file and line or row. `fault`: what is wrong there; no part of the message names a folder."""
+        super().__init__(f"{place}: {fault}")
+        self.fault = fault
+
+
 class Interrupted(BaseException):
     """The step was asked to stop; it has saved what it could. Not an `Exception`, so that nothing swallows it."""
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from forgetting_core.config import Recipe
 from forgetting_core.errors import InputError
+from forgetting_core.recipe_yaml import MOST_BYTES, load_yaml
 
 _CREDENTIALS = re.compile(r"://[^/\s]*(@|:[^\s]*@)|https?://\S*\?")
 """In an address. Keys of object stores contain slashes, so the `@` may come late."""
@@ -23,14 +23,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises `InputError` that lists every fault: unknown keys with the nearest known one, values out of range.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: cannot be read: {error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path}: not valid YAML: {error}") from error
+    data = load_yaml(_read(path), f"recipe {path}")
     if not isinstance(data, dict):
         raise InputError(f"recipe {path}: expected keys such as `model:` and `data:`, found {_shown(data)}")
     data = _unshared(data)
@@ -39,6 +32,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _refuse_credentials(f"--set {override.partition('=')[0]}", override)
         _apply(data, override)
     return parse_recipe(data, str(path))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"recipe {path}: more than {MOST_BYTES // 10**6} MB; expected a page of YAML")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: cannot be read: {error}; expected a YAML file in UTF-8") from error
 
 
 def parse_recipe(data: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -77,10 +81,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not path.strip():
         raise InputError(f"--set {override}: expected FIELD=VALUE, such as partition.rho=0.5")
     *parents, last = path.strip().split(".")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
+    value = load_yaml(text, f"--set {override}: the value")
     target = data
     for key in parents:
         below = target.get(key)
@@ -95,7 +96,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def _describe(fault: ErrorDetails) -> str:
     """One line: field, value, what is allowed."""
     field = _field(fault)
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "invalid_key"):
         *parents, unknown = field.split(".")
         known = _known_keys(parents)
         near = difflib.get_close_matches(unknown, known, n=1)
