@@ -1,5 +1,8 @@
 """The errors that a user can mend, apart from those that are ours."""
 
+MOST_SHOWN = 1000
+"""Characters of what is wrong with a row."""
+
 
 class InputError(ValueError):
     """The recipe, the data or the model is wrong.
@@ -14,8 +17,13 @@ class RowError(InputError):
 
     def __init__(self, place: str, fault: str) -> None:
         """`place`: file and line or row. `fault`: what is wrong there; no part of the message names a folder."""
-        super().__init__(f"{place}: {fault}")
-        self.fault = fault
+        shown = fault.encode("utf-8", "backslashreplace").decode()  # field names may be anything
+        self.fault = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+        self.place = place
+        super().__init__(place, self.fault)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.fault}"
 
 
 class Interrupted(BaseException):

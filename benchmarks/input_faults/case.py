@@ -1,5 +1,6 @@
 """What a case is, and the good experiment that each of them spoils in one place."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from forgetting_core.json_files import write_json_lines
+from tests.tiny import save_model
 
 Make = Callable[[Path], None]
 """Writes `recipe.yaml`, and the files that it names, into an empty folder."""
@@ -37,16 +38,16 @@ class Case:
     make: Make
     says: tuple[str, ...]
     """Parts of the message: what is wrong, where, what was expected, what to do."""
+    slow: bool = False
+    """Whether it takes seconds, for the sheer size of what is made."""
 
     def __str__(self) -> str:
         return self.name
 
 
 def write_recipe(folder: Path, changes: Mapping[str, Any] | None = None, rows: Sequence[Any] | None = ROWS) -> None:
-    """The good recipe with `changes` (`{"partition.rho": 2}`), and its data file unless `rows` is None."""
-    recipe: dict[str, Any] = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in GOOD.items()
-    }
+    """The good recipe with `changes` (`{"partition.rho": 2}`), and its data file unless `rows` is None; and the model."""
+    recipe: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in GOOD.items()}
     for field, value in (changes or {}).items():
         *parents, last = field.split(".")
         section = recipe
@@ -55,7 +56,9 @@ def write_recipe(folder: Path, changes: Mapping[str, Any] | None = None, rows: S
         section[last] = value
     (folder / RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
     if rows is not None:
-        write_json_lines(folder / "data.jsonl", rows)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "data.jsonl").write_text(lines, encoding="utf-8")
+    save_model(folder / "model")
 
 
 def changed(**changes: Any) -> Make:

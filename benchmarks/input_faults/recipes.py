@@ -53,13 +53,17 @@ CASES = (
     Case("a truth value for ρ", changed(partition__rho=True), ("partition.rho: True", "from 0 to 1")),
     Case("ρ above 1", changed(partition__rho=1.5), ("partition.rho: 1.5", "from 0 to 1", "such as 0.7")),
     Case("ρ not a number", changed(partition__rho=float("nan")), ("partition.rho: nan", "from 0 to 1")),
-    Case("an infinite learning rate", changed(forget__learning_rate=float("inf")), ("learning_rate: inf", "finite")),
+    Case(
+        "an infinite learning rate", changed(forget__learning_rate=float("inf")), ("learning_rate: inf", "finite")
+    ),
     Case("a negative number of epochs", changed(forget__epochs=-1), ("forget.epochs: -1", "greater than")),
     Case("a negative seed", changed(split__seed=-1), ("split.seed: -1", "greater than or equal to 0")),
     Case("a seed of 100 bits", changed(forget__seed=2**100), ("forget.seed", "less than")),
     Case("a date for a name", text("name: 2026-11-20\nmodel: {path: m}\n"), ("name: ", "string")),
     Case("a name that is no name", changed(name="a/b c"), ("name: 'a/b c'", "pattern")),
-    Case("a file name for a list of files", changed(data__train="data.jsonl"), ("data.train: 'data.jsonl'", "list")),
+    Case(
+        "a file name for a list of files", changed(data__train="data.jsonl"), ("data.train: 'data.jsonl'", "list")
+    ),
     Case("no data files", changed(data__train=[]), ("data.train: []", "at least 1 item")),
     Case("no data", changed(data__train=None), ("`data.train` is missing", "list instruction data files")),
     Case("no model", changed(model=None), ("`model` is missing", "name a folder")),
@@ -75,12 +79,16 @@ CASES = (
         changed(data__train=["s3://me:secret@bucket/d.jsonl"]),
         ("data: train", "a password", "by the environment"),
     ),
-    Case("a data file that is not there", changed(data__train=["gone.jsonl"]), ("data.train: no such file", "gone")),
+    Case(
+        "a data file that is not there", changed(data__train=["gone.jsonl"]), ("data.train: no such file", "gone")
+    ),
     Case(
         "a data file on the web",
         changed(data__train=["https://example.com/d.jsonl"]),
         ("data.train", "expected a local path or an s3:// URL", "download it first"),
     ),
-    Case("more rows than there are", changed(split__train_rows=100), ("has 12 rows", "split.train_rows", "add data")),
+    Case(
+        "more rows than there are", changed(split__train_rows=100), ("has 12 rows", "split.train_rows", "add data")
+    ),
     Case("a model that is not there", changed(model__path="gone"), ("model.path: no such folder: ", "gone")),
 )

@@ -44,8 +44,7 @@ def identity(value: Any) -> Any:
         return {
             info.alias or name: identity(getattr(value, name))
             for name, info in type(value).model_fields.items()
-            if Execution not in info.metadata
-            and AbsentWhen(getattr(value, name)) not in info.metadata
+            if Execution not in info.metadata and AbsentWhen(getattr(value, name)) not in info.metadata
         }
     if isinstance(value, list | tuple):
         return [identity(item) for item in value]

@@ -1,11 +1,13 @@
 """Reading raw rows from JSONL, JSON and Parquet files.
 
 One place knows the file formats and how they break (a cut download, a stray byte, an empty file), so that each
-breakage is told with the file and the line. What the fields of a row mean is decided in `formats`.
+breakage is told with the file and the line. What the fields of a row mean is decided in `formats`, and what becomes
+of a bad row in `pool`. JSON itself is read in `strict_json`.
 """
 
 import codecs
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -17,8 +19,16 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetting_core.errors import InputError
+from forgetting_core.data.strict_json import parse_json
+from forgetting_core.errors import InputError, RowError
 
+MIB = 2**20
+LONGEST_ROW = 4 * MIB
+"""Bytes of a line, and characters of a row's text. A token takes some 300 bytes while it is made."""
+LARGEST_ARRAY = 1024 * MIB
+"""Bytes of a JSON array, which is read whole."""
+PARQUET_ROWS = 256
+"""In memory at a time."""
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -37,20 +47,44 @@ class RawRow:
     fields: dict[str, Any]
 
 
-def read_rows(file: Path) -> Iterator[RawRow]:
-    """The rows of `file` in order, read as they are asked for (a JSON array is read whole).
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One row that cannot be used."""
 
-    A `.json` file may hold an array of objects or, as many do, one object a line.
-    Raises `InputError` for an unknown suffix, malformed JSON, a row that is no object, a truncated or corrupt file,
-    invalid UTF-8, and a file without rows.
+    source_file: str
+    source_row: int
+    error: RowError
+    content: Any
+    """The row as far as it could be read: its value, the bytes of its line, or None."""
+
+
+def read_rows(file: Path) -> Iterator[RawRow]:
+    """The rows of `file` as `each_row` has them. Raises the `RowError` of a bad one as well."""
+    for row in each_row(file):
+        if isinstance(row, BadRow):
+            raise row.error
+        yield row
+
+
+def each_row(file: Path) -> Iterator[RawRow | BadRow]:
+    """The rows of `file` in order, good and bad, read as they are asked for (a JSON array is read whole).
+
+    A `.json` file may hold an array of objects or, as many do, one object a line. A row is bad that is no object
+    in UTF-8, or a line longer than `LONGEST_ROW`.
+    Raises `InputError` for an unknown suffix, a truncated or corrupt file, and a file without rows.
     """
-    empty = True
-    for index, (place, fields) in enumerate(_objects(file)):
-        empty = False
-        if not isinstance(fields, dict):
-            raise InputError(f"{place}: expected an object with named fields, found {describe(fields)}")
-        yield RawRow(file.name, index, _source(fields.get("source")), place, fields)
-    if empty:
+    index = -1
+    for index, (place, found) in enumerate(_found(file)):
+        try:
+            if isinstance(found, RowError):
+                raise found
+            value = _of_line(found, place) if isinstance(found, bytes) else found
+            if not isinstance(value, dict):
+                raise RowError(place, f"expected an object with named fields, found {describe(value)}")
+            yield RawRow(file.name, index, _source(value.get("source"), place), place, value)
+        except RowError as error:
+            yield BadRow(file.name, index, error, None if isinstance(found, RowError) else found)
+    if index < 0:
         raise InputError(f"{file}: the file has no rows; expected at least one")
 
 
@@ -71,12 +105,19 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _source(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+def _source(value: Any, place: str) -> str | None:
+    if value is None:
+        return None
+    try:
+        source = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+        source.encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise RowError(place, f"field `source`: expected the name of a source in Unicode text: {error}") from error
+    return source
 
 
-def _objects(file: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of every row."""
+def _found(file: Path) -> Iterator[tuple[str, Any]]:
+    """(place, what is there) of every row: a value, the bytes of a line, or the `RowError` that reading it gave."""
     if not file.name.endswith(SUFFIXES):
         raise InputError(f"{file}: unknown kind of data file; expected one of {', '.join(SUFFIXES)}")
     if not file.is_file():
@@ -89,54 +130,74 @@ def _objects(file: Path) -> Iterator[tuple[str, Any]]:
         yield from _lines(file)
 
 
-def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Of a line that is too long only the beginning, which is too long as well."""
     with _open(file) as stream:
-        for number, line in enumerate(stream, start=1):
+        number = 0
+        while line := stream.readline(LONGEST_ROW + 1):
+            number += 1
             if line.strip():
-                place = f"{file}, line {number}"
-                yield place, _parse(line, place, "one JSON object a line")
+                yield f"{file}, line {number}", line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            while len(line) > LONGEST_ROW and not line.endswith(b"\n"):
+                line = stream.readline(LONGEST_ROW + 1)
+
+
+def _of_line(line: bytes, place: str) -> Any:
+    if len(line) > LONGEST_ROW:
+        raise RowError(place, f"longer than {LONGEST_ROW // MIB} MiB; expected one instruction and its answer")
+    return parse_json(line, place, "one JSON object a line")
 
 
 def _array(file: Path) -> Iterator[tuple[str, Any]]:
     with _open(file) as stream:
-        rows = _parse(stream.read(), str(file), "an array of JSON objects")
+        data = stream.read(LARGEST_ARRAY + 1)
+    if len(data) > LARGEST_ARRAY:
+        raise InputError(
+            f"{file}: a JSON array of more than {LARGEST_ARRAY // MIB} MiB, which would have to be read whole; "
+            "write it as JSON lines or Parquet"
+        )
+    try:
+        rows = parse_json(data.removeprefix(codecs.BOM_UTF8), str(file), "an array of JSON objects")
+    except RowError as error:
+        raise InputError(str(error)) from error  # no row of it can be told from the next
     for index, row in enumerate(rows):
         yield f"{file}, row {index} (counted from 0)", row
+
+
+def _starts_as_array(file: Path) -> bool:
+    with _open(file) as stream:
+        beginning = stream.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
+        while not beginning and (more := stream.read(MIB)):
+            beginning = more.lstrip()
+    return beginning.startswith(b"[")
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
     index = 0
     try:
         with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches():
-                for row in batch.to_pylist():
-                    yield f"{file}, row {index} (counted from 0)", row
+            names = table.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise InputError(f"{file}: the column `{twice[0]}` is there twice; rename one of the two")
+            for batch in table.iter_batches(PARQUET_ROWS):
+                for row in _values(batch):
+                    place = f"{file}, row {index} (counted from 0)"
+                    yield place, RowError(place, row) if isinstance(row, str) else row
                     index += 1
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: not a readable Parquet file after {index} rows: {error}") from error
 
 
-def _parse(data: bytes, place: str, expected: str) -> Any:
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Every row, or what is wrong with it."""
     try:
-        return json.loads(data)
+        yield from batch.to_pylist()
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{place}: invalid UTF-8 at byte {error.start} ({error.reason}); expected text in UTF-8, "
-            "so convert the file"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{place}: malformed JSON at line {error.lineno}, column {error.colno} of it: {error.msg}; "
-            f"expected {expected}"
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{place}: JSON nested too deeply; expected {expected}") from error
-
-
-def _starts_as_array(file: Path) -> bool:
-    with _open(file) as stream:
-        first = next((line for line in stream if line.strip()), b"")
-    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+        if len(batch) == 1:
+            yield f"text that is not UTF-8 ({error.reason} at byte {error.start} of it); convert it"
+        else:
+            for row in range(len(batch)):
+                yield from _values(batch.slice(row, 1))
 
 
 @contextmanager
@@ -144,6 +205,8 @@ def _open(file: Path) -> Iterator[BinaryIO]:
     """The bytes of `file`, unpacked; what goes wrong while they are read becomes an `InputError`."""
     try:
         with gzip.open(file) if file.name.endswith(".gz") else file.open("rb") as stream:
+            if isinstance(stream, io.BufferedReader) and stream.peek(2).startswith(b"\x1f\x8b"):
+                raise InputError(f"{file}: the file is gzipped; let its name end with `.gz`")
             yield cast(BinaryIO, stream)
     except EOFError as error:
         raise InputError(f"{file}: the gzip file is cut off; fetch or pack it again") from error
