@@ -1,7 +1,7 @@
 """The errors that a user can mend, apart from those that are ours."""
 
-MOST_SHOWN = 1000
-"""Characters of what is wrong with a row."""
+MOST_SHOWN = 600
+"""Characters of what somebody else wrote: a row's fields, a library's message."""
 
 
 class InputError(ValueError):
@@ -10,6 +10,12 @@ class InputError(ValueError):
     The message is complete: what is wrong, where (file, row, field), what was expected and what to do next.
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def brief(error: BaseException) -> str:
+    """What a library says, in one line: some name all that they know."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 class RowError(InputError):

@@ -1,12 +1,15 @@
 """Which files of a Hugging Face model folder make the model. Light: the planner imports it.
 
 Only top-level files count, so that a hub snapshot, a local copy and a copy with extra folders (`original/`,
-`onnx/`) have the same identity.
+`onnx/`) have the same identity. A folder may come from anywhere, and the libraries follow what its JSON files say:
+to pickles, to weights elsewhere, to code on the hub. What would lead out of the folder or to code is refused here.
 """
 
 import json
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from forgetting_core.errors import InputError
 
@@ -23,6 +26,7 @@ WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 BASE_FILE = "base_model.json"
 """Beside an adapter: the digest of its base model."""
 ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CONFIG_PATTERNS = ("config.json", "generation_config.json", ADAPTER_FILE, BASE_FILE)
 
 
@@ -45,15 +49,38 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of_adapter(folder: Path) -> str | None:
-    """Digest of the base model that an adapter says it was trained on; None where it does not say."""
+    """Digest of the base model that an adapter says it was trained on; None where it does not say.
+
+    Raises `InputError` when the file that says it cannot be read.
+    """
     named = folder / BASE_FILE
-    return str(json.loads(named.read_text(encoding="utf-8"))["digest"]) if named.exists() else None
+    if not named.exists():
+        return None
+    digest = _read_object(named).get("digest")
+    if not isinstance(digest, str):
+        raise InputError(
+            f"{named}: field `digest`: expected the base model's digest; delete the file if it is unknown"
+        )
+    return digest
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raises `InputError` for an adapter where a whole model is expected.
+
+    transformers would load the base that it names, wherever that is, or add it to the model unasked.
+    """
+    if is_adapter(folder):
+        raise InputError(
+            f"model {folder}: has an {ADAPTER_FILE}; expected a model without adapter: name the adapter under"
+            " `reference.model`, or merge it first"
+        )
 
 
 def model_files(folder: Path) -> list[Path]:
     """Weights, config and tokenizer files, sorted by name.
 
-    Raises `InputError` when the folder is missing, has no `config.json` or no safetensors weights.
+    Raises `InputError` when the folder is missing, has no `config.json` or no safetensors weights, and when its
+    files would have other weights loaded, or code.
     """
     if not folder.is_dir():
         raise InputError(f"model {folder}: no such folder; give a local folder, an s3:// folder or a hub id")
@@ -63,4 +90,60 @@ def model_files(folder: Path) -> list[Path]:
         pickled = [path.name for path in _matching(folder, ("*.bin", "*.pt", "*.pth"))]
         found = f" (only pickled ones: {', '.join(pickled)}, which are never loaded)" if pickled else ""
         raise InputError(f"model {folder}: no *.safetensors weights{found}; save it with save_pretrained first")
+    _refuse_weights_elsewhere(folder)
+    _refuse_code(folder)
     return _matching(folder, (*WEIGHT_PATTERNS, *CONFIG_PATTERNS, *TOKENIZER_PATTERNS))
+
+
+def _refuse_weights_elsewhere(folder: Path) -> None:
+    """The libraries read whatever an index names, and an adapter's pickle where its safetensors are missing."""
+    for index in _matching(folder, ("*.safetensors.index.json",)):
+        named = _read_object(index).get("weight_map")
+        if not isinstance(named, dict):
+            raise InputError(f"{index}: expected `weight_map`, an object of file names; save the model again")
+        for name in sorted(set(map(str, named.values()))):
+            if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+                raise InputError(
+                    f"{index}: names the weights {name!r}; expected *.safetensors files beside it, since no others"
+                    " are loaded; save the model again with save_pretrained"
+                )
+    if is_adapter(folder) and not (folder / ADAPTER_WEIGHTS).exists():
+        raise InputError(
+            f"adapter {folder}: no {ADAPTER_WEIGHTS}; other files, pickled ones too, are never loaded as an"
+            " adapter; save it with save_pretrained first"
+        )
+
+
+def _refuse_code(folder: Path) -> None:
+    """Kernels of the hub that a config names, and modules that PEFT would import for an adapter."""
+    adapter = _read_object(folder / ADAPTER_FILE) if is_adapter(folder) else {}
+    if adapter.get("peft_type", "LORA") != "LORA" or adapter.get("megatron_config"):
+        raise InputError(
+            f"adapter {folder}: {ADAPTER_FILE} has `peft_type` {adapter.get('peft_type')!r} and `megatron_config`"
+            f" {adapter.get('megatron_config')!r}; expected a LoRA adapter without Megatron"
+        )
+    config = folder / "config.json"
+    for key, value in _pairs(_read_object(config)) if config.exists() else ():
+        if key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+            raise InputError(
+                f"{config}: `{key}` is {value!r}, which names code on the hub; code that a model brings along is"
+                f" never run: remove `{key}`"
+            )
+
+
+def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
+    """The keys and values of an object and of those in it."""
+    for key, item in value.items():
+        yield key, item
+        if isinstance(item, dict):
+            yield from _pairs(item)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON: {error}; fetch or save the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object; fetch or save the model again")
+    return value

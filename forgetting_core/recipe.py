@@ -12,8 +12,10 @@ from pydantic_core import ErrorDetails
 
 from forgetting_core.config import Recipe
 from forgetting_core.errors import InputError
-from forgetting_core.recipe_yaml import MOST_BYTES, load_yaml
+from forgetting_core.plain_yaml import parse_yaml
 
+MOST_BYTES = 1_000_000
+"""Of a recipe's file."""
 _CREDENTIALS = re.compile(r"://[^/\s]*(@|:[^\s]*@)|https?://\S*\?")
 """In an address. Keys of object stores contain slashes, so the `@` may come late."""
 
@@ -23,7 +25,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises `InputError` that lists every fault: unknown keys with the nearest known one, values out of range.
     """
-    data = load_yaml(_read(path), f"recipe {path}")
+    text = _read(path)
+    try:
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"recipe {path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"recipe {path}: expected keys such as `model:` and `data:`, found {_shown(data)}")
     data = _unshared(data)
@@ -81,7 +87,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not path.strip():
         raise InputError(f"--set {override}: expected FIELD=VALUE, such as partition.rho=0.5")
     *parents, last = path.strip().split(".")
-    value = load_yaml(text, f"--set {override}: the value")
+    try:
+        value = _unshared(parse_yaml(text))
+    except ValueError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
     target = data
     for key in parents:
         below = target.get(key)

@@ -123,8 +123,8 @@ class Encoder:
         if not content.isascii() and (found := _RESERVED.search(content)):
             raise RowError(
                 place,
-                f"the text has U+{ord(found[0]):04X} at character {found.start()}, a noncharacter that Unicode keeps "
-                "for programs' internal use; remove it",
+                f"the text has U+{ord(found[0]):04X} at character {found.start()}, a noncharacter that Unicode "
+                "keeps for programs' internal use; remove it",
             )
         return content
 

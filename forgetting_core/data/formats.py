@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from forgetting_core.data.rows import LONGEST_ROW, MIB, RawRow, describe
+from forgetting_core.data.bounds import MIB, ONE_ROW, ROW_BYTES
+from forgetting_core.data.rows import RawRow, describe
 from forgetting_core.errors import RowError
 from forgetting_core.tables import IGNORE_INDEX
 
@@ -80,19 +81,17 @@ def recognise(row: RawRow) -> Conversation | Tokens:
                 raise _wrong(row, missing, "a value", None)
             raise RowError(
                 row.place,
-                f"the field `{missing}` is missing, which a row with `{partial[0]}` needs; found only {_columns(row)}",
+                f"the field `{missing}` is missing, which a row with `{partial[0]}` needs; "
+                f"found only {_columns(row)}",
             )
     accepted = "; ".join(" + ".join(f"`{field}`" for field in required) for required in FORMATS.values())
     raise RowError(row.place, f"no format recognised; found {_columns(row)}, accepted are {accepted}")
 
 
 def _bounded(row: RawRow, read: Conversation | Tokens) -> Conversation | Tokens:
-    if isinstance(read, Conversation) and read.characters > LONGEST_ROW:
-        raise RowError(
-            row.place,
-            f"{read.characters:,} characters of text; expected an instruction and its answer, of {LONGEST_ROW // MIB} "
-            "Mi characters at most; cut the row",
-        )
+    if isinstance(read, Conversation) and read.characters > ROW_BYTES:
+        fault = f"{read.characters:,} characters of text, more than {ROW_BYTES // MIB} Mi; {ONE_ROW}"
+        raise RowError(row.place, fault)
     return read
 
 
@@ -211,7 +210,8 @@ def _same_length(row: RawRow, input_ids: npt.NDArray[np.int64], field: str, valu
     if len(values) != len(input_ids):
         raise RowError(
             row.place,
-            f"field `{field}`: expected one entry per token, {len(input_ids)} as in `input_ids`, found {len(values)}",
+            f"field `{field}`: expected one entry per token, {len(input_ids)} as in `input_ids`, "
+            f"found {len(values)}",
         )
 
 

@@ -45,7 +45,7 @@ class Pool:
 
 
 def survey(files: Sequence[Path], check: Callable[[RawRow], object]) -> Pool:
-    """Count the rows of `files`. Raises the `RowError` of the first that cannot be read, or that `check` refuses."""
+    """Count the rows of `files`. Raises the `RowError` of the first that is bad, or that `check` refuses."""
     count, says_noise = 0, False
     for file in files:
         for row in read_rows(file):
@@ -58,7 +58,8 @@ def survey(files: Sequence[Path], check: Callable[[RawRow], object]) -> Pool:
 def survey_skipping(files: Sequence[Path], check: Callable[[Sequence[RawRow]], object], aside: Path) -> Pool:
     """Count the usable rows of `files`, and append the others to the file `aside`, a line of JSON for each.
 
-    `check` raises `RowError` when one of the rows cannot be used. Raises `InputError` when a file has no usable row, or cannot be read.
+    `check` raises `RowError` when one of the rows cannot be used. Raises `InputError` when a file cannot be read, or
+    has no usable row.
     """
     count, says_noise = 0, False
     skipped = set()

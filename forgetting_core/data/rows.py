@@ -2,7 +2,7 @@
 
 One place knows the file formats and how they break (a cut download, a stray byte, an empty file), so that each
 breakage is told with the file and the line. What the fields of a row mean is decided in `formats`, and what becomes
-of a bad row in `pool`. JSON itself is read in `strict_json`.
+of a bad row in `pool`. JSON itself is read in `strict_json`, Parquet in `parquet_rows`.
 """
 
 import codecs
@@ -16,19 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from forgetting_core.data.bounds import ARRAY_BYTES, MIB, ONE_ROW, ROW_BYTES, check_ratio
+from forgetting_core.data.parquet_rows import parquet_rows
 from forgetting_core.data.strict_json import parse_json
 from forgetting_core.errors import InputError, RowError
 
-MIB = 2**20
-LONGEST_ROW = 4 * MIB
-"""Bytes of a line, and characters of a row's text. A token takes some 300 bytes while it is made."""
-LARGEST_ARRAY = 1024 * MIB
-"""Bytes of a JSON array, which is read whole."""
-PARQUET_ROWS = 256
-"""In memory at a time."""
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -70,7 +62,7 @@ def each_row(file: Path) -> Iterator[RawRow | BadRow]:
     """The rows of `file` in order, good and bad, read as they are asked for (a JSON array is read whole).
 
     A `.json` file may hold an array of objects or, as many do, one object a line. A row is bad that is no object
-    in UTF-8, or a line longer than `LONGEST_ROW`.
+    in UTF-8, or a line longer than `ROW_BYTES`.
     Raises `InputError` for an unknown suffix, a truncated or corrupt file, and a file without rows.
     """
     index = -1
@@ -123,7 +115,7 @@ def _found(file: Path) -> Iterator[tuple[str, Any]]:
     if not file.is_file():
         raise InputError(f"{file}: no such data file")
     if file.name.endswith(".parquet"):
-        yield from _parquet(file)
+        yield from parquet_rows(file)
     elif file.name.endswith((".json", ".json.gz")) and _starts_as_array(file):
         yield from _array(file)
     else:
@@ -134,26 +126,28 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
     """Of a line that is too long only the beginning, which is too long as well."""
     with _open(file) as stream:
         number = 0
-        while line := stream.readline(LONGEST_ROW + 1):
+        while line := stream.readline(ROW_BYTES + 1):
             number += 1
+            check_ratio(file, stream.tell())
             if line.strip():
                 yield f"{file}, line {number}", line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            while len(line) > LONGEST_ROW and not line.endswith(b"\n"):
-                line = stream.readline(LONGEST_ROW + 1)
+            while len(line) > ROW_BYTES and not line.endswith(b"\n"):
+                line = stream.readline(ROW_BYTES + 1)
+                check_ratio(file, stream.tell())
 
 
 def _of_line(line: bytes, place: str) -> Any:
-    if len(line) > LONGEST_ROW:
-        raise RowError(place, f"longer than {LONGEST_ROW // MIB} MiB; expected one instruction and its answer")
+    if len(line) > ROW_BYTES:
+        raise RowError(place, f"longer than {ROW_BYTES // MIB} MiB; {ONE_ROW}")
     return parse_json(line, place, "one JSON object a line")
 
 
 def _array(file: Path) -> Iterator[tuple[str, Any]]:
     with _open(file) as stream:
-        data = stream.read(LARGEST_ARRAY + 1)
-    if len(data) > LARGEST_ARRAY:
+        data = stream.read(ARRAY_BYTES + 1)
+    if len(data) > ARRAY_BYTES:
         raise InputError(
-            f"{file}: a JSON array of more than {LARGEST_ARRAY // MIB} MiB, which would have to be read whole; "
+            f"{file}: a JSON array of more than {ARRAY_BYTES // MIB} MiB, which would have to be read whole; "
             "write it as JSON lines or Parquet"
         )
     try:
@@ -170,34 +164,6 @@ def _starts_as_array(file: Path) -> bool:
         while not beginning and (more := stream.read(MIB)):
             beginning = more.lstrip()
     return beginning.startswith(b"[")
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    index = 0
-    try:
-        with pq.ParquetFile(file) as table:
-            names = table.schema_arrow.names
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise InputError(f"{file}: the column `{twice[0]}` is there twice; rename one of the two")
-            for batch in table.iter_batches(PARQUET_ROWS):
-                for row in _values(batch):
-                    place = f"{file}, row {index} (counted from 0)"
-                    yield place, RowError(place, row) if isinstance(row, str) else row
-                    index += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file after {index} rows: {error}") from error
-
-
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Every row, or what is wrong with it."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError as error:
-        if len(batch) == 1:
-            yield f"text that is not UTF-8 ({error.reason} at byte {error.start} of it); convert it"
-        else:
-            for row in range(len(batch)):
-                yield from _values(batch.slice(row, 1))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from forgetting_core.data.encoding import EncodedText, Encoder
 from forgetting_core.data.formats import Conversation, Tokens
-from forgetting_core.errors import InputError, RowError
+from forgetting_core.errors import InputError, RowError, brief
 from forgetting_core.tables import IGNORE_INDEX
 
 Span = tuple[int, int]
@@ -212,7 +212,8 @@ class ChatTemplate:
             raise RowError(
                 place,
                 "the tokenizer's chat template refuses the conversation "
-                f"({', '.join(message['role'] for message in messages) or 'no message before the answer'}): {error}",
+                f"({', '.join(message['role'] for message in messages) or 'no message before the answer'}): "
+                f"{brief(error)}",
             ) from error
         return texts[0], list(spans[0]) if spans else []
 

@@ -10,8 +10,8 @@ from forgetting_core.data.encoding import Encoder
 from forgetting_core.data.formats import Conversation, Tokens, recognise
 from forgetting_core.data.rows import RawRow
 from forgetting_core.data.templates import Template, make_template, tokenise
-from forgetting_core.errors import InputError, RowError
-
+from forgetting_core.errors import InputError, RowError, brief
+from forgetting_core.model_files import refuse_adapter
 
 BATCH_CHARACTERS = 4 * 2**20
 """Of text that is encoded at once."""
@@ -105,10 +105,13 @@ def _embedding_rows(model: Path) -> int:
     """`vocab_size` of the text model; padded embeddings make it larger than the tokenizer's vocabulary."""
     from transformers import AutoConfig
 
+    refuse_adapter(model)
     try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model}: expected a Hugging Face model folder with a config.json: {error}") from error
+        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers checks values in many ways
+        raise InputError(
+            f"{model}: expected a Hugging Face model folder with a config.json: {brief(error)}"
+        ) from error
     size = getattr(config.get_text_config(), "vocab_size", None)
     if not isinstance(size, int):
         raise InputError(f"{model / 'config.json'}: field `vocab_size`: expected an integer, found {size!r}")

@@ -18,6 +18,7 @@ import yaml
 
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import tydiqa
+from forgetting_core.plain_yaml import PlainLoader
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class _Sources:
         return merged | config
 
 
-class _TaskLoader(yaml.SafeLoader):
+class _TaskLoader(PlainLoader):
     """Safe YAML plus the harness's `!function module.name`, noted and not imported."""
 
     def __init__(self, stream: TextIO) -> None:

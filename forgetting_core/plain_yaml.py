@@ -1,52 +1,48 @@
-"""YAML as recipes are written in: plain data, each key once, and bounded, whatever is in the file.
+"""YAML of people we do not know: plain data of bounded size, each key once, whatever its text says.
 
 PyYAML's safe loader runs no code, but it keeps the last of two equal keys in silence, recurses as deep as the text
-nests, and lets a kilobyte of aliases stand for more values than there is memory.
+nests, and shares what anchors name while it reads: a few lines can stand for a thousand million values, which every
+copy and every merge unfolds. So all this is told from the parsed nodes, before anything is made of them.
 """
 
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from forgetting_core.errors import InputError
-
-MOST_BYTES = 1_000_000
-"""Of a recipe's file."""
 MOST_VALUES = 100_000
 """With aliases written out."""
-DEEPEST = 64
+DEEPEST = 60
 
 
-def load_yaml(text: str, origin: str) -> Any:
-    """The data in `text`. Raises `InputError` with `origin`, line and column for what is wrong or out of bounds."""
+def parse_yaml(text: str) -> Any:
+    """The plain data in `text`. Raises `ValueError` with line and column for what `PlainLoader` refuses."""
     try:
-        return _Loader(text).get_single_data()
+        return PlainLoader(text).get_single_data()
     except yaml.YAMLError as error:
-        raise InputError(f"{origin}: not valid YAML: {error}") from error
+        raise ValueError(str(error)) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader within bounds."""
+class PlainLoader(yaml.SafeLoader):
+    """The safe loader within bounds; raises `yaml.YAMLError` for what is no YAML or beyond them."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | TextIO) -> None:
         super().__init__(text)
         self._depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         """A value and all below it."""
         if self._depth == DEEPEST:
-            problem = f"nested more than {DEEPEST} deep; expected a recipe's few levels"
-            raise ComposerError(None, None, problem, self.peek_event().start_mark)
+            raise ComposerError(None, None, f"nested deeper than {DEEPEST} levels", self.peek_event().start_mark)
         self._depth += 1
         node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
     def get_single_node(self) -> Node | None:
-        """The document, before anything is made of it."""
+        """The document."""
         node: Node | None = super().get_single_node()
         if node is not None and _values(node, {}) > MOST_VALUES:
             problem = f"its aliases stand for more than {MOST_VALUES:,} values; write out what is meant"
@@ -63,22 +59,21 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, f"{shown!r} has no value: {error}", node.start_mark) from error
 
 
-def _values(node: Node, known: dict[Node, int | None]) -> int:
-    """How many values `node` holds with every alias written out. Raises for a key that is there twice."""
-    if node in known:
-        count = known[node]
-        if count is None:
+def _values(node: Node, counted: dict[Node, int]) -> int:
+    """How many values `node` holds with every alias written out; 0 stands for one that is being counted."""
+    if node in counted:
+        if not counted[node]:
             raise ComposerError(None, None, "an alias stands for what it is itself a part of", node.start_mark)
-        return count
-    known[node] = None
+        return counted[node]
+    counted[node] = 0
     below: list[Node] = []
     if isinstance(node, SequenceNode):
         below = node.value
     elif isinstance(node, MappingNode):
         _refuse_twice(node)
         below = [part for pair in node.value for part in pair]
-    known[node] = count = 1 + sum(_values(item, known) for item in below)
-    return count
+    counted[node] = 1 + sum(_values(item, counted) for item in below)
+    return counted[node]
 
 
 def _refuse_twice(node: MappingNode) -> None:
