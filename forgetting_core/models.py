@@ -82,8 +82,8 @@ def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
         if report[kind]:
             names = ", ".join(map(str, sorted(report[kind])[:5]))
             raise InputError(
-                f"model {folder}: {len(report[kind])} weights are {kind[:-5]} ({names}, …); expected those that its "
-                "config.json describes"
+                f"model {folder}: {len(report[kind])} weights are {kind[:-5]} ({names}, …); expected those "
+                "that its config.json describes"
             )
     return model.to(device).eval()
 
@@ -111,7 +111,7 @@ def _with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     misfits = sorted(expected - found) + sorted(found - expected - adapted.state_dict().keys())
     if misfits:
         raise InputError(
-            f"adapter {folder}: {len(misfits)} of its weights do not fit the base model ({', '.join(misfits[:5])}, …); "
+            f"adapter {folder}: {len(misfits)} weights do not fit the base model ({', '.join(misfits[:5])}, …); "
             "name the model that it was trained on under `model`"
         )
     return adapted

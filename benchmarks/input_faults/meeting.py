@@ -1,18 +1,18 @@
-"""Lets the code meet a case: every step of its recipe in this process, one after the other, in one folder.
+"""Lets the code meet a case: the steps of its recipe in this process, in one folder, until one refuses.
 
-The steps' own computations on the recipe's own DAG, without a store, servers and processes, which have nothing to do
-with whether input is understood.
+These are the steps' own computations on the recipe's own DAG, without a store, servers and processes, which have
+nothing to do with whether input is understood.
 """
 
-import os
 from collections.abc import Mapping
 from contextlib import chdir
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.input_faults.case import RECIPE, Case
 from flows.dag import Input, Node, walk
 from flows.sources import RecipeSources
-from forgetting_core.config import Recipe
+from forgetting_core.config import ExecutionConfig
 from forgetting_core.errors import InputError
 from forgetting_core.progress import Progress
 from forgetting_core.recipe import load_recipe
@@ -44,43 +44,62 @@ def meet(case: Case, folder: Path) -> str | None:
 def run(folder: Path) -> None:
     """All steps of `recipe.yaml` but the report. Raises what they raise."""
     recipe = load_recipe(folder / RECIPE)
-    walk(recipe, InPlace(recipe, folder / "steps"))
+    steps = Steps(folder / "steps")
+    walk(recipe, steps)
+    steps.compute(recipe.execution)
 
 
-def lost(case: Case, message: str | None) -> str | None:
-    """What is wrong with `message` as an answer to `case`; None when it says all that it must."""
+def lost(says: tuple[str, ...], message: str | None) -> str | None:
+    """What `message` lacks as an answer to a case that must be told by `says`; None when nothing."""
     if message is None:
         return "accepted in silence"
-    missing = [part for part in case.says if part not in message]
+    missing = [part for part in says if part not in message]
     return f"does not say {', '.join(map(repr, missing))}: {message}" if missing else None
 
 
-class InPlace(RecipeSources):
-    """Computes each step as the walk reaches it; its artifact is a folder."""
+@dataclass
+class Step:
+    """One step to compute, and the folder of its artifact."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    call: StepCall
+    inputs: Mapping[str, Input]
+    out: Path
+    depth: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        above = (value.handle.depth for value in self.inputs.values() if isinstance(value, Node))
+        self.depth = 1 + max(above, default=0)
+
+
+class Steps(RecipeSources):
+    """Collects the steps of a walk; those that need least come first when they are computed."""
+
+    def __init__(self, folder: Path) -> None:
         folder.mkdir()
         super().__init__(Sources(DigestCache(folder / "digests.sqlite"), folder / "raw", fetch=True))
-        self._execution = recipe.execution
         self._folder = folder
+        self._steps: list[Step] = []
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
         """See `Walker.step`."""
-        here = self._folder / call.label
-        if call.spec.about_run:
-            return Node(here)
-        paths: dict[str, tuple[Path, ...]] = {}
-        digests: dict[str, str] = {}
-        for name, value in inputs.items():
-            if isinstance(value, Ref):
-                paths[name], digests[name] = value.local, value.digest
-            elif isinstance(value, Node) and (made := Path(value.handle, value.part or "")).exists():
-                paths[name] = (made,)
-        for missing in inputs.keys() - paths.keys() - set(call.spec.optional):
-            raise InputError(f"{call.label}: its input `{missing}` is empty")
-        os.makedirs(here / "output")
-        job = Job(
-            call.spec.compute, dict(call.config), paths, digests, here / "output", here / "work", self._execution
-        )
-        call.spec.compute(job, Progress())
-        return Node(here / "output")
+        step = Step(call, inputs, self._folder / call.label / "output")
+        if not call.spec.about_run:
+            self._steps.append(step)
+        return Node(step)
+
+    def compute(self, execution: ExecutionConfig) -> None:
+        """All of them. Raises what they raise."""
+        for step in sorted(self._steps, key=lambda step: step.depth):
+            paths: dict[str, tuple[Path, ...]] = {}
+            digests: dict[str, str] = {}
+            for name, value in step.inputs.items():
+                if isinstance(value, Ref):
+                    paths[name], digests[name] = value.local, value.digest
+                elif isinstance(value, Node) and (made := value.handle.out / (value.part or "")).exists():
+                    paths[name] = (made,)
+            for missing in step.inputs.keys() - paths.keys() - set(step.call.spec.optional):
+                raise InputError(f"{step.call.label}: its input `{missing}` is empty")
+            step.out.mkdir(parents=True)
+            work = step.out.with_name("work")
+            job = Job(step.call.spec.compute, dict(step.call.config), paths, digests, step.out, work, execution)
+            step.call.spec.compute(job, Progress())

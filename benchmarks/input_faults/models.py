@@ -151,11 +151,11 @@ CASES = (
     Case("a config that is no JSON", with_file("config.json", "{"), ("model", "config.json", "JSON")),
     Case("a config that is a list", with_file("config.json", "[]"), ("model", "config.json")),
     Case("an unknown architecture", with_config(model_type="own"), ("model", "`own`", "architecture")),
-    Case("no architecture", with_config(model_type=None), ("model", "config.json", "model_type")),
+    Case("no architecture", with_config(model_type=None), ("model", "config.json", "model type `None`")),
     Case(
         "an architecture that is no language model",
         with_config(model_type="vit", architectures=["ViTModel"]),
-        ("model", "vocab_size"),
+        ("model", "causal language model", "ViTConfig"),
     ),
     Case("an encoder-decoder", with_config(model_type="t5"), ("model", "causal language model", "T5Config")),
     Case("a model with code of its own", model(remote_code), ("model", "trust_remote_code")),
@@ -208,7 +208,7 @@ CASES = (
     Case(
         "an adapter whose base cannot be read",
         adapter(lambda folder: (folder / "base_model.json").write_text("[1]")),
-        (REFERENCE, "base_model.json", "digest"),
+        (REFERENCE, "base_model.json", "expected a JSON object"),
     ),
     Case(
         "an adapter without weights",

@@ -92,6 +92,6 @@ CASES = (
     Case(
         "a text of 5 MB",
         parquet(lambda: table({"prompt": ["x" * 5_000_000], "completion": ["y"]})),
-        ("d.parquet, row 0", "characters of text", "cut the row"),
+        ("d.parquet", "its rows are 4 MiB each", "one conversation a row"),
     ),
 )

@@ -41,7 +41,7 @@ CASES = (
     Case("a number as a key", text("name: x\n7: y\n"), ("7", "unknown key", "known keys here")),
     Case("aliases that multiply", text(BOMB), ("aliases", "100,000", "write")),
     Case("an alias of itself", text("name: x\ndata: &d {template: *d}\n"), ("alias", "itself")),
-    Case("brackets nested 100 000 deep", text("name: " + "[" * 100_000), (RECIPE, "nested", "64")),
+    Case("brackets nested 100 000 deep", text("name: " + "[" * 100_000), (RECIPE, "nested deeper than 60")),
     Case("a recipe of 20 MB", text("name: x\n" + "# \n" * 7_000_000), (RECIPE, "MB", "expected")),
     Case("a number of 5 000 digits", text("name: x\nsplit: {seed: " + "9" * 5000 + "}\n"), (NOT_YAML, "line 2")),
     Case("a day that does not exist", text("name: x\ndata: 2026-13-45\n"), (NOT_YAML, "line 2", "month")),

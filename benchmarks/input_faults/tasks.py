@@ -13,11 +13,12 @@ OWN = (
 )
 
 
-def task(name: str, *tasks: str, **files: str) -> Make:
+def task(name: str, **files: str) -> Make:
     """The good experiment with `evaluate.tasks: [name]` and these files; `x_jsonl` is the file `x.jsonl`."""
 
     def make(folder: Path) -> None:
-        write_recipe(folder, {"evaluate": {"tasks": [name], "task_dir": "tasks", "dtype": "float32"}})
+        evaluate = {"tasks": [name], "task_dir": "tasks", "dtype": "float32"}
+        write_recipe(folder, {"evaluate": evaluate, "baselines": ["base"]})
         (folder / "tasks").mkdir()
         for file, text in files.items():
             (folder / "tasks" / file.replace("_", ".")).write_text(text, encoding="utf-8")
@@ -49,15 +50,43 @@ CASES = (
         task("bolq", boolq_jsonl=lines(BOOLQ)),
         ("evaluate.tasks", "'bolq'", "Nearest: boolq"),
     ),
-    Case("a benchmark's file empty", task("boolq", boolq_jsonl=""), ("boolq", "tasks")),
+    Case("a benchmark's file empty", task("boolq", boolq_jsonl=""), (FILE, "no rows")),
     Case("a benchmark's file cut off", task("boolq", boolq_jsonl=lines(BOOLQ)[:-9]), (FILE, "JSON")),
-    Case("a benchmark's file of other rows", task("boolq", boolq_jsonl='["a"]\n'), ("boolq", "tasks")),
-    Case("a question missing", task("boolq", boolq_jsonl=lines(lacking("question"))), ("boolq", "question")),
-    Case("a passage missing", task("boolq", boolq_jsonl=lines(lacking("passage"))), ("boolq", "passage")),
-    Case("a label missing", task("boolq", boolq_jsonl=lines(lacking("label"))), ("boolq", "label")),
-    Case("a label missing later", task("boolq", boolq_jsonl=lines(BOOLQ, lacking("label"))), ("boolq", "label")),
-    Case("a label of text", task("boolq", boolq_jsonl=lines(BOOLQ | {"label": "yes"})), ("boolq", "label")),
-    Case("a label out of range", task("boolq", boolq_jsonl=lines(BOOLQ | {"label": 7})), ("boolq", "label")),
+    Case(
+        "a benchmark's file of other rows",
+        task("boolq", boolq_jsonl='["a"]\n'),
+        (f"{FILE}, line 1", "expected an object"),
+    ),
+    Case(
+        "a question missing",
+        task("boolq", boolq_jsonl=lines(lacking("question"))),
+        (f"{FILE}, line 1", "`question` is missing", "needs"),
+    ),
+    Case(
+        "a passage missing",
+        task("boolq", boolq_jsonl=lines(lacking("passage"))),
+        (f"{FILE}, line 1", "`passage` is missing", "needs"),
+    ),
+    Case(
+        "a label missing",
+        task("boolq", boolq_jsonl=lines(lacking("label"))),
+        (f"{FILE}, line 1", "`label` is missing"),
+    ),
+    Case(
+        "a label missing later",
+        task("boolq", boolq_jsonl=lines(BOOLQ, lacking("label"))),
+        (f"{FILE}, line 2", "`label`"),
+    ),
+    Case(
+        "a label of text",
+        task("boolq", boolq_jsonl=lines(BOOLQ | {"label": "yes"})),
+        (f"{FILE}, line 1", "`label`", "0 or 1"),
+    ),
+    Case(
+        "a label out of range",
+        task("boolq", boolq_jsonl=lines(BOOLQ | {"label": 7})),
+        (f"{FILE}, line 1", "`label`", "the number 7"),
+    ),
     Case("a task that is no YAML", task("own", own_yaml="task: [own\n"), ("own.yaml", "cannot be read as a task")),
     Case("a task that is a list", task("own", own_yaml="- a\n"), ("own.yaml", "expected a mapping")),
     Case("a task nested deep", task("own", own_yaml="task: " + "[" * 100_000), ("own.yaml", "nested")),

@@ -58,8 +58,8 @@ def survey(files: Sequence[Path], check: Callable[[RawRow], object]) -> Pool:
 def survey_skipping(files: Sequence[Path], check: Callable[[Sequence[RawRow]], object], aside: Path) -> Pool:
     """Count the usable rows of `files`, and append the others to the file `aside`, a line of JSON for each.
 
-    `check` raises `RowError` when one of the rows cannot be used. Raises `InputError` when a file cannot be read, or
-    has no usable row.
+    `check` raises `RowError` when one of the rows cannot be used. Raises `InputError` when a file cannot be read
+    or has no usable row.
     """
     count, says_noise = 0, False
     skipped = set()

@@ -61,6 +61,9 @@ class LocalTask:
     files: tuple[Path, ...]
     """What decides its results: data, and for an own task also its YAMLs and the Python files they name."""
 
+    is_known: bool = False
+    """Whether it is one of `KNOWN_TASKS`."""
+
     @property
     def reads_only_local_data(self) -> bool:
         """False for an own YAML that names a hub data set."""
@@ -133,7 +136,7 @@ def _known_task(task_dir: Path, name: str, task: KnownTask) -> LocalTask:
     }
     if "train" not in files:
         overrides["fewshot_split"] = None
-    return LocalTask(name, _harness_tasks() / task.definition, overrides, tuple(files.values()))
+    return LocalTask(name, _harness_tasks() / task.definition, overrides, tuple(files.values()), is_known=True)
 
 
 def _harness_tasks() -> Path:
