@@ -23,11 +23,15 @@ TABLE = {
     "partition": "benchmarks.partition",
     "store": "benchmarks.store",
     "orchestration": "benchmarks.orchestration",
-    "input": "benchmarks.input",
+    "tokenising": "benchmarks.input",
     "growth": "benchmarks.growth",
 }
 """Speed and size: what `all` runs."""
-BENCHMARKS = {**TABLE}
+BENCHMARKS = {
+    **TABLE,
+    "input": "benchmarks.input_faults.measure",
+    "fuzz": "benchmarks.fuzz.measure",
+}
 """{name: module}"""
 ALL = "all"
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -19,7 +19,7 @@ Advance = Callable[[int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|[\ud800-\udfff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)[A-Za-z]:|[\ud800-\udfff]")
 
 
 class StoreError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Stores: addresses, keys and servers that are wrong, against a real S3 server where there is one to be wrong about."""
+"""Stores: addresses, keys and servers that are wrong, most of them about a real S3 server."""
 
 import http.server
 import json
@@ -81,15 +81,16 @@ def answering(status: int, body: str) -> Iterator[str]:
             server.shutdown()
 
 
-def meet_store(case: StoreCase, server: SeaweedFS, folder: Path) -> str | None:
+def meet_store(case: StoreCase, client: Mapping[str, str], folder: Path) -> str | None:
     """What the user is told when a run looks into the store of `case` and publishes to it; None: nothing is wrong.
 
-    `folder` is empty. Raises whatever else comes out of the code.
+    `client` is the environment of a client of the real server; `folder` is empty. Raises whatever else comes out of
+    the code.
     """
     (folder / "artifact").mkdir()
     (folder / "artifact" / "x.json").write_text("{}")
     (folder / "file").write_text("")
-    environment = {**server.environment(), "AWS_MAX_ATTEMPTS": "1", **(case.environment or {})}
+    environment = {**client, "AWS_MAX_ATTEMPTS": "1", **(case.environment or {})}
     with patch.dict(os.environ):
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]

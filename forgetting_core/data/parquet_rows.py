@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forgetting_core.data.bounds import MIB, ONE_ROW, ROW_BYTES, check_ratio
-from forgetting_core.errors import InputError, RowError
+from forgetting_core.errors import InputError, RowError, brief
 
 _BATCH_BYTES = 256 * MIB
 _MOST_BATCH_ROWS = 1024
+_OF_VALUES = (ValueError, OverflowError, LookupError)
+"""What becomes of values that Python has no form for, names of columns among them."""
 
 
 def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
@@ -32,8 +34,10 @@ def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
                     place = f"{file}, row {index} (counted from 0)"
                     yield place, RowError(place, row) if isinstance(row, str) else row
                     index += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file after {index} rows: {error}") from error
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, *_OF_VALUES) as error:
+        raise InputError(f"{file}: not a readable Parquet file after {index} rows: {brief(error)}") from error
 
 
 def _batch_rows(file: Path, metadata: pq.FileMetaData) -> int:
@@ -60,6 +64,8 @@ def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
         fault = f"larger than {ROW_BYTES // MIB} MiB; {ONE_ROW}"
     except UnicodeDecodeError as error:
         fault = f"text that is not UTF-8 ({error.reason} at byte {error.start} of it); convert it"
+    except _OF_VALUES as error:  # a date beyond Python's, say
+        fault = f"a value that cannot be read: {brief(error)}"
     if len(batch) == 1:
         yield fault
         return

@@ -1,7 +1,7 @@
 """What an item of each known benchmark holds, checked before anything is asked of a model.
 
-The harness finds a missing field by failing somewhere inside, and does not find a wrong label at all: an answer that
-is null is never given, and the accuracy is 0.
+The harness finds a missing field by failing somewhere inside, and does not find a wrong label at all: an answer
+that is null is never given, and the accuracy is 0.
 """
 
 from pathlib import Path
