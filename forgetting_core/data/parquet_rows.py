@@ -27,7 +27,7 @@ def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
             names = table.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise InputError(f"{file}: the column `{twice[0]}` is there twice; rename one of the two")
-            for batch in table.iter_batches(_batch_rows(file, table.metadata)):
+            for batch in table.iter_batches(_batch_rows(file, table)):
                 unpacked += batch.nbytes
                 check_ratio(file, unpacked)
                 for row in _values(batch):
@@ -40,14 +40,17 @@ def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
         raise InputError(f"{file}: not a readable Parquet file after {index} rows: {brief(error)}") from error
 
 
-def _batch_rows(file: Path, metadata: pq.FileMetaData) -> int:
+def _batch_rows(file: Path, table: pq.ParquetFile) -> int:
     """How many rows to read at a time: a value that a column holds once may be that of all its rows.
 
-    Raises `InputError` for rows that are too large on average.
+    Raises `InputError` for rows that are too large on average, and what Arrow raises for damaged metadata.
     """
     largest = 1
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        columns = [group.column(number) for number in range(group.num_columns)]
+    for number in range(table.metadata.num_row_groups):
+        # reading checks the metadata; asking for those of a column that are wrong would abort the process
+        next(table.iter_batches(1, row_groups=[number]), None)
+        group = table.metadata.row_group(number)
+        columns = [group.column(index) for index in range(group.num_columns)]
         size = sum(max(column.total_uncompressed_size, 8 * column.num_values) for column in columns)
         if size > ROW_BYTES * max(1, group.num_rows):
             raise InputError(f"{file}: its rows are {size // max(1, group.num_rows) // MIB} MiB each; {ONE_ROW}")
