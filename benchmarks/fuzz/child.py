@@ -13,11 +13,10 @@ def main() -> None:
     """Fuzz until the options say stop, or until something does not hold."""
     name, corpus, *options = sys.argv[1:]
     with atheris.instrument_imports(include=list(MODULES)):
-        from benchmarks.fuzz.targets import TARGETS, scratch
+        from benchmarks.fuzz.targets import TARGETS, found
     target = TARGETS[name]
-    for number, seed in enumerate(target.seeds()):
+    for number, seed in enumerate([*target.seeds(), *found(name).values()]):
         (Path(corpus) / f"seed-{number}").write_bytes(seed)
-    scratch()
     atheris.Setup([sys.argv[0], *options, corpus], target.check)
     atheris.Fuzz()
 

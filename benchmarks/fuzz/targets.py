@@ -148,6 +148,15 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="forgetting-fuzz-", dir=memory if memory.is_dir() else None))
 
 
+FOUND = Path(__file__).parent / "found"
+"""Inputs that broke a target once, `TARGET-what`; they are seeds ever since."""
+
+
+def found(name: str) -> dict[str, bytes]:
+    """{file name: input} of what was found of one target."""
+    return {path.name: path.read_bytes() for path in sorted(FOUND.glob(f"{name}-*"))}
+
+
 TARGETS = {
     "rows": Target(read_rows, row_files),
     "manifest": Target(read_manifest, manifests),
