@@ -46,7 +46,10 @@ class Case:
 
 
 def write_recipe(folder: Path, changes: Mapping[str, Any] | None = None, rows: Sequence[Any] | None = ROWS) -> None:
-    """The model, the good recipe with `changes` (`{"partition.rho": 2}`), and its data file unless there are none."""
+    """The good recipe with `changes` (`{"partition.rho": 2}`), and its data file unless `rows` is None.
+
+    The model is made as well.
+    """
     recipe: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in GOOD.items()}
     for field, value in (changes or {}).items():
         *parents, last = field.split(".")

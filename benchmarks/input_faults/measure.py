@@ -22,7 +22,7 @@ GROUPS = ("recipes", "lines", "row_fields", "parquet", "models", "tasks")
 MOST_SECONDS = 60.0
 MOST_BYTES = 2 * 2**30
 LONGEST_NOTE = 500
-EVERY = 8
+EVERY = 16
 """Of the cases of a group that the command line meets, too; with `quick` the first only."""
 
 
