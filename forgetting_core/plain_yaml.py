@@ -55,7 +55,7 @@ class PlainLoader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:
             # of Python's own types: a date that there is not, a number that is none or has too many digits
-            shown = node.value[:40] if isinstance(node, ScalarNode) else node.id
+            shown = node.value[:40] if isinstance(node, ScalarNode) else node.tag
             raise ConstructorError(None, None, f"{shown!r} has no value: {error}", node.start_mark) from error
 
 

@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 ADAPTER = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 
 
-def model(spoil: Callable[[Path], object]) -> Make:
+def model(spoil: Callable[[Path], Any]) -> Make:
     """The good experiment with something done to the model's folder."""
 
     def make(folder: Path) -> None:
@@ -39,14 +39,20 @@ def with_config(**changes: Any) -> Make:
     return model(lambda folder: edit(folder / "config.json", **changes))
 
 
-def edit(path: Path, **changes: Any) -> None:
-    """Other values in a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def edit(path: Path, **changes: Any) -> int:
+    """Other values in a JSON file; its new size."""
+    return path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def with_file(name: str, content: str) -> Make:
     """A model with this text in one of its files."""
     return model(lambda folder: (folder / name).write_text(content))
+
+
+def file_instead(folder: Path) -> None:
+    """A file where the folder was."""
+    folder.rename(folder.with_name("moved"))
+    folder.touch()
 
 
 def pickled(folder: Path) -> None:
@@ -142,7 +148,7 @@ REFERENCE = "adapter"
 CASES = (
     Case(
         "a file for a model",
-        model(lambda f: (f.rename(f.with_name("x")), f.touch())),
+        model(file_instead),
         ("model.path", "no such folder"),
     ),
     Case(

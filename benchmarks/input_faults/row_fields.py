@@ -33,6 +33,18 @@ def chat_template(template: str) -> Make:
     return make
 
 
+def bad_reference(folder: Path) -> None:
+    """Reference data of one bad row."""
+    write_recipe(folder, {"data.reference": ["r.jsonl"]})
+    (folder / "r.jsonl").write_text('{"prompt": "a"}\n')
+
+
+def damaged_with_skip(folder: Path) -> None:
+    """A file that breaks off, and bad rows to be skipped."""
+    write_recipe(folder, {"data.on_bad_row": "skip", "data.train": ["d.jsonl.gz"]})
+    (folder / "d.jsonl.gz").write_bytes(b"\x1f\x8b\x08")
+
+
 CASES = (
     Case("unknown columns", with_rows({"text": "a", "id": 1}), (LINE, "no format", "`text`, `id`", "`messages`")),
     Case("no column", with_rows({}), (LINE, "no format recognised", "no field at all", "`prompt` + `completion`")),
@@ -119,10 +131,7 @@ CASES = (
     ),
     Case(
         "one bad reference row",
-        lambda folder: (
-            write_recipe(folder, {"data.reference": ["r.jsonl"]}),
-            (folder / "r.jsonl").write_text('{"prompt": "a"}\n'),
-        )[0],
+        bad_reference,
         ("r.jsonl, line 1", "`completion` is missing"),
     ),
     Case(
@@ -141,10 +150,7 @@ CASES = (
     ),
     Case(
         "a damaged file, rows to be skipped",
-        lambda folder: (
-            write_recipe(folder, {"data.on_bad_row": "skip", "data.train": ["d.jsonl.gz"]}),
-            (folder / "d.jsonl.gz").write_bytes(b"\x1f\x8b\x08"),
-        )[0],
+        damaged_with_skip,
         ("d.jsonl.gz", "cut off", "again"),
     ),
 )
