@@ -23,11 +23,17 @@ TABLE = {
     "partition": "benchmarks.partition",
     "store": "benchmarks.store",
     "orchestration": "benchmarks.orchestration",
-    "input": "benchmarks.input",
+    "tokenising": "benchmarks.input",
     "growth": "benchmarks.growth",
 }
 """Speed and size: what `all` runs."""
-BENCHMARKS = {**TABLE, "faults": "benchmarks.faults", "security": "benchmarks.security"}
+BENCHMARKS = {
+    **TABLE,
+    "faults": "benchmarks.faults",
+    "input": "benchmarks.input_faults.measure",
+    "fuzz": "benchmarks.fuzz.measure",
+    "security": "benchmarks.security",
+}
 """{name: module}"""
 ALL = "all"
 RESULTS = Path(__file__).resolve().parent / "results"

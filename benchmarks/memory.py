@@ -44,12 +44,13 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Measured:
 
 def _call(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     result = function(*arguments)
-    pipe.send(Measured(result, before, _status("VmHWM")))
+    pipe.send(Measured(result, before, resident("VmHWM")))
 
 
-def _status(field: str) -> int:
+def resident(field: str) -> int:
+    """Bytes of this process that are resident now (`VmRSS`), or were at most (`VmHWM`)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (kibibytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
     return int(kibibytes) * 1024

@@ -4,6 +4,8 @@ import re
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor, changes its state, or turns text around."""
+MOST_SHOWN = 600
+"""Characters of what somebody else wrote: a row's fields, a library's message."""
 
 
 class InputError(ValueError):
@@ -16,6 +18,22 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", message))
+
+
+def brief(error: BaseException) -> str:
+    """What a library says, in one line: some name all that they know."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+class RowError(InputError):
+    """One row of the data is wrong, and the others may be used without it (`data.on_bad_row: skip`)."""
+
+    def __init__(self, place: str, fault: str) -> None:
+        """`place`: file and line or row. `fault`: what is wrong there; no part of the message names a folder."""
+        shown = fault.encode("utf-8", "backslashreplace").decode()  # field names may be anything
+        self.fault = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+        super().__init__(f"{place}: {self.fault}")
 
 
 class Interrupted(BaseException):

@@ -49,9 +49,31 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of_adapter(folder: Path) -> str | None:
-    """Digest of the base model that an adapter says it was trained on; None where it does not say."""
+    """Digest of the base model that an adapter says it was trained on; None where it does not say.
+
+    Raises `InputError` when the file that says it cannot be read.
+    """
     named = folder / BASE_FILE
-    return str(json.loads(named.read_text(encoding="utf-8"))["digest"]) if named.exists() else None
+    if not named.exists():
+        return None
+    digest = _read_object(named).get("digest")
+    if not isinstance(digest, str):
+        raise InputError(
+            f"{named}: field `digest`: expected the base model's digest; delete the file if it is unknown"
+        )
+    return digest
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raises `InputError` for an adapter where a whole model is expected.
+
+    transformers would load the base that it names, wherever that is, or add it to the model unasked.
+    """
+    if is_adapter(folder):
+        raise InputError(
+            f"model {folder}: has an {ADAPTER_FILE}; expected a model without adapter: name the adapter under"
+            " `reference.model`, or merge it first"
+        )
 
 
 def model_files(folder: Path) -> list[Path]:

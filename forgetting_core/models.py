@@ -11,19 +11,22 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import LoraConfig
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, brief
 from forgetting_core.json_files import write_json
 from forgetting_core.model_files import (
     ADAPTER_FILE,
+    ADAPTER_WEIGHTS,
     BASE_FILE,
     base_of_adapter,
     is_adapter,
     model_files,
+    refuse_adapter,
     tokenizer_files,
 )
 
@@ -47,8 +50,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"model {folder}: no tokenizer files; expected tokenizer.json beside the weights")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {folder}: the tokenizer cannot be loaded: {error}") from error
+    except Exception as error:  # the tokenizers library raises nothing more special
+        raise InputError(f"model {folder}: the tokenizer cannot be loaded: {brief(error)}") from error
 
 
 def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
@@ -57,11 +60,7 @@ def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
     Raises `InputError` when the folder is no safetensors model of a causal language model or lacks weights.
     """
     model_files(folder)
-    if is_adapter(folder):  # transformers would load the base that it names, wherever that is, or add it unasked
-        raise InputError(
-            f"model {folder}: has an {ADAPTER_FILE}; expected a model without adapter: name the adapter under"
-            " `reference.model`, or merge it first"
-        )
+    refuse_adapter(folder)
     transformers_logging.disable_progress_bar()
     try:
         if device == "meta":
@@ -75,13 +74,17 @@ def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
     except Exception as error:
-        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {error}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind] and kind != "unexpected_keys":
+        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {brief(error)}") from error
+    for kind in ("missing_keys", "mismatched_keys"):
+        if report[kind]:
             names = ", ".join(map(str, sorted(report[kind])[:5]))
-            raise InputError(f"model {folder}: {len(report[kind])} weights are {kind[:-5]} ({names}, …)")
+            raise InputError(
+                f"model {folder}: {len(report[kind])} weights are {kind[:-5]} ({names}, …); expected those "
+                "that its config.json describes"
+            )
     return model.to(device).eval()
 
 
@@ -92,8 +95,26 @@ def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: 
     if is_adapter(checkpoint):
         model_files(checkpoint)
         model = load_base(base, dtype=dtype, device=device)
-        return PeftModel.from_pretrained(model, checkpoint, autocast_adapter_dtype=False).eval()
+        return _with_adapter(model, checkpoint).eval()
     return load_base(checkpoint, dtype=dtype, device=device)
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """PEFT alone would leave out in silence what has no place in the model, and draw at random what is missing."""
+    try:
+        adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+            found = set(file.keys())
+    except Exception as error:
+        raise InputError(f"adapter {folder}: cannot be loaded onto the base model: {brief(error)}") from error
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    misfits = sorted(expected - found) + sorted(found - expected - adapted.state_dict().keys())
+    if misfits:
+        raise InputError(
+            f"adapter {folder}: {len(misfits)} weights do not fit the base model ({', '.join(misfits[:5])}, …); "
+            "name the model that it was trained on under `model`"
+        )
+    return adapted
 
 
 def check_adapter(checkpoint: Path | None, base_digest: str) -> None:

@@ -14,6 +14,8 @@ from forgetting_core.config import Recipe
 from forgetting_core.errors import InputError
 from forgetting_core.plain_yaml import parse_yaml
 
+MOST_BYTES = 1_000_000
+"""Of a recipe's file."""
 _CREDENTIALS = re.compile(r"://[^/\s]*(@|:[^\s]*@)|https?://\S*\?")
 """In an address. Keys of object stores contain slashes, so the `@` may come late."""
 
@@ -23,10 +25,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises `InputError` that lists every fault: unknown keys with the nearest known one, values out of range.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: cannot be read: {error}") from error
+    text = _read(path)
     try:
         data = parse_yaml(text)
     except ValueError as error:
@@ -39,6 +38,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _refuse_credentials(f"--set {override.partition('=')[0]}", override)
         _apply(data, override)
     return parse_recipe(data, str(path))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"recipe {path}: more than {MOST_BYTES // 10**6} MB; expected a page of YAML")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: cannot be read: {error}; expected a YAML file in UTF-8") from error
 
 
 def parse_recipe(data: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -95,7 +105,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def _describe(fault: ErrorDetails) -> str:
     """One line: field, value, what is allowed."""
     field = _field(fault)
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "invalid_key"):
         *parents, unknown = field.split(".")
         known = _known_keys(parents)
         near = difflib.get_close_matches(unknown, known, n=1)

@@ -46,6 +46,8 @@ class RunFacts:
     """In an order in which inputs come first."""
     curves: Mapping[str, str | None] = field(default_factory=dict)
     """JSON lines of every fine-tune by its label; None where they are no longer in the store."""
+    bad_rows: Mapping[str, int] = field(default_factory=dict)
+    """How many rows of `data.train` and `data.reference` were skipped, by `train` and `reference`."""
     sweep: tuple[SweepPoint, ...] = ()
     """By ρ, this run's own point among them; fewer than two are no sweep."""
     runs_searched: int = 0

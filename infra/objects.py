@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 PROBE = ".conditional-write"
 """In a bucket: what is written to see whether the server honours conditions; it stays."""
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|[\ud800-\udfff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)[A-Za-z]:|[\ud800-\udfff]")
 
 
 class StoreError(RuntimeError):

@@ -17,6 +17,8 @@ from infra.objects import StoreError, UnavailableError
 
 _DENIED = "the server refuses access ({error}); the key may lack a right: reading, writing and listing are needed"
 _BUSY = "the server is overloaded ({error}); run again later, or raise AWS_MAX_ATTEMPTS"
+_REGION = "the bucket is in another region ({error}); set AWS_DEFAULT_REGION, and AWS_ENDPOINT_URL where one is set"
+_OTHER = "{error}; check that AWS_ENDPOINT_URL is the address of an S3 server, and that server's log"
 _BY_CODE = {
     "NoSuchBucket": "there is no bucket of this name at this endpoint; create it, or correct the store's URL",
     "InvalidBucketName": "this is not a legal bucket name; correct the store's URL",
@@ -26,6 +28,10 @@ _BY_CODE = {
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "AccessDenied": _DENIED,
     "403": _DENIED,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "PermanentRedirect": _REGION,
+    "301": _REGION,
     "SlowDown": _BUSY,
     "ServiceUnavailable": _BUSY,
     "503": _BUSY,
@@ -70,6 +76,6 @@ def explain(error: BaseException, doing: str, url: str) -> StoreError:
     elif isinstance(error, (ConnectionError, HTTPClientError, *S3_RETRYABLE_ERRORS)):
         advice = _UNREACHABLE
     else:
-        advice = _BY_CODE.get(error_code(error), "{error}")
+        advice = _BY_CODE.get(error_code(error), _OTHER)
     kind = UnavailableError if advice in (_BUSY, _UNREACHABLE) else StoreError
     return kind(f"cannot {doing} {url}: {advice.format(error=error)}")

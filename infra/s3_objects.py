@@ -55,7 +55,13 @@ class S3Objects:
     def read(self, key: str) -> bytes:
         """As `Objects.read`."""
         with self._explained(key, "read"):
-            return bytes(self._s3.cat_file(self._path(key)))
+            data = bytes(self._s3.cat_file(self._path(key)))
+        if key.endswith(".json") and data.startswith(b"<"):
+            raise StoreError(
+                f"cannot read {self.root}/{key}: the answer is a web page, so AWS_ENDPOINT_URL is no S3 server;"
+                " correct it"
+            )
+        return data
 
     def read_version(self, key: str) -> tuple[bytes, str]:
         """As `Objects.read_version`; the version is the ETag."""

@@ -1,5 +1,6 @@
 """From a URL to the objects behind it."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -18,6 +19,7 @@ def open_objects(url: str) -> Objects:
     if parts.scheme == "s3":
         if "@" in parts.netloc or ":" in parts.netloc or not parts.netloc or parts.query or parts.fragment:
             raise StoreError("an S3 URL is s3://bucket/prefix; keys and endpoint belong in the AWS_… variables")
+        _check_endpoints()
         from infra.s3_objects import S3Objects  # most runs use a folder, and s3fs takes a second to import
 
         return S3Objects(parts.netloc, parts.path.strip("/"))
@@ -26,3 +28,10 @@ def open_objects(url: str) -> Objects:
     if "://" in url or not url:
         raise StoreError(f"no store of the kind {parts.scheme!r}; expected a folder, file:// or s3://bucket/prefix")
     return FolderObjects(Path(url))
+
+
+def _check_endpoints() -> None:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        endpoint = os.environ.get(name)
+        if endpoint and not (endpoint.startswith(("http://", "https://")) and urlsplit(endpoint).netloc):
+            raise StoreError(f"{name} is {endpoint!r}; expected an address such as http://127.0.0.1:8333")

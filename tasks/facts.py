@@ -24,6 +24,7 @@ def run_facts(context: RunContext) -> RunFacts:
         flow_run_id=context.flow_run_id,
         steps=(*given.values(), *steps),
         curves={label: _curves(context, result) for label, result in results.items() if result.ref.kind == "model"},
+        bad_rows=results["split"].summary.get("bad_rows", {}) if "split" in results else {},
         sweep=_sweep(context),
         runs_searched=RUNS_READ,
     )

@@ -1,14 +1,15 @@
 """The recipe: one experiment, everything pinned.
 
 Every field is part of the identity of the steps that see it, unless it carries the marker `Execution`
-(how and where a step is computed, or a path whose *content* enters the identity instead) or is null and marked
-`AbsentWhenNull`. A forgotten marker costs a re-run, never a stale result.
+(how and where a step is computed, or a path whose *content* enters the identity instead) or has the value that its
+marker `AbsentWhen` names. A forgotten marker costs a re-run, never a stale result.
 """
 
 from forgetting_core.config.data import DataConfig, DataSources, HubData, ModelSource, SplitConfig
 from forgetting_core.config.evaluate import BenchmarkConfig, DiversityConfig, EvaluateConfig
 from forgetting_core.config.execution import ExecutionConfig
 from forgetting_core.config.fields import (
+    AbsentWhen,
     AbsentWhenNull,
     Config,
     Count,
@@ -17,6 +18,7 @@ from forgetting_core.config.fields import (
     Nats,
     Positive,
     Ratio,
+    Seed,
     Share,
     canonical_nats,
     canonical_share,
@@ -38,6 +40,7 @@ from forgetting_core.config.training import (
 )
 
 __all__ = [
+    "AbsentWhen",
     "AbsentWhenNull",
     "Baseline",
     "BenchmarkConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "Recipe",
     "ReferenceConfig",
     "ScoreConfig",
+    "Seed",
     "SftConfig",
     "Share",
     "SplitConfig",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from forgetting_core.config.fields import Config, Count, Execution, Positive
+from forgetting_core.config.fields import AbsentWhen, Config, Count, Execution, Positive, Seed
 
 
 class ModelSource(Config):
@@ -39,6 +39,9 @@ class DataConfig(Config):
     """`tokenizer`: its own chat template."""
     max_length: Positive = 2048
     """Rows are cut to this many tokens."""
+    on_bad_row: Annotated[Literal["error", "skip"], AbsentWhen("error")] = "error"
+    """What becomes of a row that cannot be used. `skip`: left out, counted, and kept with the reason in the file
+    `aux/bad_rows.jsonl` of the split; a file that cannot be read, or has no good row, is an error all the same."""
 
 
 class SplitConfig(Config):
@@ -47,4 +50,4 @@ class SplitConfig(Config):
     train_rows: Positive | None = None
     reference_rows: Count | None = None
     validation_rows: Count = 0
-    seed: int = 42
+    seed: Seed = 42

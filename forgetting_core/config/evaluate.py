@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from forgetting_core.config.fields import Config, Count, Dtype, Execution, Positive
+from forgetting_core.config.fields import Config, Dtype, Execution, Positive, Seed
 from forgetting_core.evaluation import RESERVED
 
 
@@ -19,7 +19,7 @@ class BenchmarkConfig(Config):
     task_dir: Annotated[str | None, Execution] = None
     """Folder with local benchmark files or task YAMLs; null: the harness fetches from the hub."""
     dtype: Dtype = "bfloat16"
-    seed: int | None = None
+    seed: Seed | None = None
     """Of every draw, such as few-shot examples and sampled answers; null: the protocol's own."""
 
     @field_validator("tasks")
@@ -40,7 +40,7 @@ class DiversityConfig(Config):
     """Answers to each prompt; measures that compare them need two."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Positive = 64
-    seed: Count = 42
+    seed: Seed = 42
 
 
 class EvaluateConfig(BenchmarkConfig):

@@ -1,6 +1,7 @@
 """What configs are made of: their base, the marker of what is no identity, and the types of their values."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
@@ -11,11 +12,19 @@ class Execution:
     """Marks a field that does not change what a step computes: `Annotated[T, Execution]`."""
 
 
-class AbsentWhenNull:
-    """Marks a field that enters the identity only when it is set: `Annotated[T | None, AbsentWhenNull]`.
+@dataclass(frozen=True)
+class AbsentWhen:
+    """Marks a field that enters the identity only with another value than this: `Annotated[T, AbsentWhen("off")]`.
 
-    For what is added to a config later and is off by default: results from before it keep their fingerprints.
+    For what is added to a config later and changes nothing by default: results from before it keep their
+    fingerprints.
     """
+
+    value: Any
+
+
+AbsentWhenNull = AbsentWhen(None)
+"""Of a field that is null unless it is set: `Annotated[T | None, AbsentWhenNull]`."""
 
 
 class Config(BaseModel):
@@ -30,13 +39,12 @@ class Config(BaseModel):
 
 
 def identity(value: Any) -> Any:
-    """Plain JSON data of `value` without its `Execution` and unset `AbsentWhenNull` fields: for a fingerprint."""
+    """Plain JSON data of `value` without its `Execution` and absent `AbsentWhen` fields: for a fingerprint."""
     if isinstance(value, BaseModel):
         return {
             info.alias or name: identity(getattr(value, name))
             for name, info in type(value).model_fields.items()
-            if Execution not in info.metadata
-            and not (AbsentWhenNull in info.metadata and getattr(value, name) is None)
+            if Execution not in info.metadata and AbsentWhen(getattr(value, name)) not in info.metadata
         }
     if isinstance(value, list | tuple):
         return [identity(item) for item in value]
@@ -78,4 +86,6 @@ Nats = Annotated[str | None, _or_null(canonical_nats)]
 Dtype = Literal["float32", "bfloat16", "float64"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every random generator takes."""
 Ratio = Annotated[float, Field(ge=0, le=1)]

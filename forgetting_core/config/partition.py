@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from forgetting_core.config.fields import Config, Dtype, Nats, Positive, Share
+from forgetting_core.config.fields import Config, Dtype, Nats, Positive, Seed, Share
 
 
 class ScoreConfig(Config):
@@ -28,7 +28,7 @@ class PartitionConfig(Config):
     """`influence` is the method, the others are controls. `random`: as many positives, drawn by seed. `loss_only`:
     as many, those of highest base loss; the reference is left out. `oracle_noise`: planted noise is negative, the
     rest positive, whatever `rho`; only for data that say what is noise."""
-    seed: int = 42
+    seed: Seed = 42
     """Of the `random` labelling."""
 
     @model_validator(mode="before")

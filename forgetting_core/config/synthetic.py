@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from forgetting_core.config.fields import Config, Positive, Ratio
+from forgetting_core.config.fields import Config, Positive, Ratio, Seed
 
 
 class PretrainConfig(Config):
@@ -39,7 +39,7 @@ class SyntheticConfig(Config):
     heads: Positive = 4
     """Attention heads; `hidden_size` is a multiple of twice their number."""
     pretrain: PretrainConfig = PretrainConfig()
-    seed: int = 42
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _heads_divide_the_hidden_size(self) -> Self:

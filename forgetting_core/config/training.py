@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from forgetting_core.config.data import ModelSource
-from forgetting_core.config.fields import AbsentWhenNull, Config, Dtype, Positive, Ratio
+from forgetting_core.config.fields import AbsentWhenNull, Config, Dtype, Positive, Ratio, Seed
 
 
 class LoraConfig(Config):
@@ -33,7 +33,7 @@ class TrainingConfig(Config):
     rows_per_step: Positive = 24
     """Rows of one optimizer step, over all micro-batches and processes."""
     order: Literal["shuffled", "file"] = "shuffled"
-    seed: int = 42
+    seed: Seed = 42
     dtype: Dtype = "bfloat16"
     """Of the computation. LoRA keeps adapters, full fine-tuning keeps all weights in float32 meanwhile."""
     eval_steps: Annotated[Positive | None, AbsentWhenNull] = None

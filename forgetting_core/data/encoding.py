@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, RowError
 
 # Unicode noncharacters: never assigned, "for internal use" (Unicode 23.7), and no normalizer changes them.
 _RESERVED = re.compile("[\ufdd0-\ufdef]")
@@ -119,11 +119,12 @@ class Encoder:
         return text in self._sentinels
 
     def checked(self, content: str, place: str) -> str:
-        """`content`, fit to stand in a sealed text. Raises `InputError` when it could forge a sentinel."""
+        """`content`, fit to stand in a sealed text. Raises `RowError` when it could forge a sentinel."""
         if not content.isascii() and (found := _RESERVED.search(content)):
-            raise InputError(
-                f"{place}: the text has U+{ord(found[0]):04X} at character {found.start()}, a noncharacter that "
-                "Unicode keeps for programs' internal use; remove it"
+            raise RowError(
+                place,
+                f"the text has U+{ord(found[0]):04X} at character {found.start()}, a noncharacter that Unicode "
+                "keeps for programs' internal use; remove it",
             )
         return content
 
@@ -151,9 +152,10 @@ class Encoder:
         forged = self._is_special[raw]
         if forged.any():
             token = self._backend.id_to_token(int(raw[forged][0]))
-            raise InputError(
-                f"{place}: the tokenizer's model turns plain text into the special token {token!r}; "
-                "remove that text from the row"
+            raise RowError(
+                place,
+                f"the tokenizer's model turns plain text into the special token {token!r}; "
+                "remove that text from the row",
             )
         return EncodedText(self._real_ids[raw], encoding)
 

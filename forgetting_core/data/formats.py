@@ -11,8 +11,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from forgetting_core.data.bounds import MIB, ONE_ROW, ROW_BYTES
 from forgetting_core.data.rows import RawRow, describe
-from forgetting_core.errors import InputError
+from forgetting_core.errors import RowError
 from forgetting_core.tables import IGNORE_INDEX
 
 Role = Literal["system", "user", "assistant"]
@@ -24,6 +25,8 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 }
 """Required fields of each format; the first whose fields are all there is taken."""
 _LARGEST_ID = 2**31 - 1
+MOST_MESSAGES = 1000
+"""Of a conversation: finding its responses renders it once for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Conversation:
     noise: tuple[tuple[int, int], ...] | None = None
     """Planted noise: [start, end) character spans within the last turn's content."""
 
+    @property
+    def characters(self) -> int:
+        """Of all turns."""
+        return sum(len(turn.content) for turn in self.turns)
+
     def empty_answers(self) -> int:
         """How many assistant turns are empty."""
         return sum(turn.role == "assistant" and not turn.content for turn in self.turns)
@@ -60,31 +68,39 @@ class Tokens:
 
 
 def recognise(row: RawRow) -> Conversation | Tokens:
-    """The row in the project's terms. Raises `InputError` naming file, row, field, what was expected and found."""
+    """The row in the project's terms. Raises `RowError` naming file, row, field, what was expected and found."""
     present = {name for name, value in row.fields.items() if value is not None}
     for name, required in FORMATS.items():
         if present.issuperset(required):
-            return _READERS[name](row)
+            return _bounded(row, _READERS[name](row))
     for required in FORMATS.values():
         partial = [field for field in required if field in row.fields]
         if partial:
             missing = next(field for field in required if field not in present)
             if missing in row.fields:
                 raise _wrong(row, missing, "a value", None)
-            raise InputError(
-                f"{row.place}: the field `{missing}` is missing, which a row with `{partial[0]}` needs; "
-                f"found only {_columns(row)}"
+            raise RowError(
+                row.place,
+                f"the field `{missing}` is missing, which a row with `{partial[0]}` needs; "
+                f"found only {_columns(row)}",
             )
     accepted = "; ".join(" + ".join(f"`{field}`" for field in required) for required in FORMATS.values())
-    raise InputError(f"{row.place}: no format recognised; found {_columns(row)}, accepted are {accepted}")
+    raise RowError(row.place, f"no format recognised; found {_columns(row)}, accepted are {accepted}")
+
+
+def _bounded(row: RawRow, read: Conversation | Tokens) -> Conversation | Tokens:
+    if isinstance(read, Conversation) and read.characters > ROW_BYTES:
+        fault = f"{read.characters:,} characters of text, more than {ROW_BYTES // MIB} Mi; {ONE_ROW}"
+        raise RowError(row.place, fault)
+    return read
 
 
 def _columns(row: RawRow) -> str:
     return "the fields " + ", ".join(f"`{name}`" for name in row.fields) if row.fields else "no field at all"
 
 
-def _wrong(row: RawRow, field: str, expected: str, found: Any) -> InputError:
-    return InputError(f"{row.place}: field `{field}`: expected {expected}, found {describe(found)}")
+def _wrong(row: RawRow, field: str, expected: str, found: Any) -> RowError:
+    return RowError(row.place, f"field `{field}`: expected {expected}, found {describe(found)}")
 
 
 def _text(row: RawRow, field: str, value: Any) -> str:
@@ -93,21 +109,24 @@ def _text(row: RawRow, field: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{row.place}: field `{field}`: expected Unicode text, found an unpaired surrogate "
-            f"(\\u{ord(value[error.start]):04x}) at character {error.start}"
+        raise RowError(
+            row.place,
+            f"field `{field}`: expected Unicode text, found an unpaired surrogate "
+            f"(\\u{ord(value[error.start]):04x}) at character {error.start}",
         ) from error
     return value
 
 
 def _messages(row: RawRow) -> Conversation:
     if row.fields.get("noise") is not None:
-        raise InputError(
-            f"{row.place}: field `noise`: its spans are within `completion`, but the row has `messages`"
+        raise RowError(
+            row.place, "field `noise`: its spans are within `completion`, but the row has `messages`; drop one"
         )
     messages = row.fields["messages"]
     if not isinstance(messages, list) or not messages:
         raise _wrong(row, "messages", "a list of at least one message", messages)
+    if len(messages) > MOST_MESSAGES:
+        raise _wrong(row, "messages", f"at most {MOST_MESSAGES:,} messages; cut the conversation", messages)
     return Conversation(row.place, tuple(_turn(row, f"messages[{i}]", item) for i, item in enumerate(messages)))
 
 
@@ -149,9 +168,10 @@ def _spans(row: RawRow, noise: Any, length: int) -> Iterator[tuple[int, int]]:
             raise _wrong(row, f"noise[{i}]", "a pair of character positions", span)
         start, end = span
         if not 0 <= start <= end <= length:
-            raise InputError(
-                f"{row.place}: field `noise[{i}]`: expected a span within the completion's {length} characters, "
-                f"found [{start}, {end})"
+            raise RowError(
+                row.place,
+                f"field `noise[{i}]`: expected a span within the completion's {length} characters, "
+                f"found [{start}, {end})",
             )
         yield start, end
 
@@ -164,9 +184,10 @@ def _tokens(row: RawRow) -> Tokens:
         raise _wrong(row, "input_ids", "at least one token id", row.fields["input_ids"])
     odd = np.flatnonzero((labels != IGNORE_INDEX) & (labels != input_ids))
     if len(odd):
-        raise InputError(
-            f"{row.place}: field `labels[{odd[0]}]`: expected {IGNORE_INDEX} or the token's own id "
-            f"{input_ids[odd[0]]} (labels are not shifted), found {labels[odd[0]]}"
+        raise RowError(
+            row.place,
+            f"field `labels[{odd[0]}]`: expected {IGNORE_INDEX} or the token's own id {input_ids[odd[0]]} "
+            f"(labels are not shifted), found {labels[odd[0]]}",
         )
     noise = None
     if row.fields.get("noise") is not None:
@@ -187,9 +208,10 @@ def _integers(row: RawRow, field: str, smallest: int, largest: int = _LARGEST_ID
 
 def _same_length(row: RawRow, input_ids: npt.NDArray[np.int64], field: str, values: npt.NDArray[Any]) -> None:
     if len(values) != len(input_ids):
-        raise InputError(
-            f"{row.place}: field `{field}`: expected one entry per token, {len(input_ids)} as in `input_ids`, "
-            f"found {len(values)}"
+        raise RowError(
+            row.place,
+            f"field `{field}`: expected one entry per token, {len(input_ids)} as in `input_ids`, "
+            f"found {len(values)}",
         )
 
 

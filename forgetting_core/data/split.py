@@ -6,13 +6,14 @@ are ever held.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from forgetting_core.config import DataConfig, SplitConfig
 from forgetting_core.data.formats import recognise
-from forgetting_core.data.rows import RawRow, read_rows
+from forgetting_core.data.pool import BAD_ROWS_FILE, Pool, survey, survey_skipping
+from forgetting_core.data.rows import RawRow
 from forgetting_core.data.selection import SPLIT_NAMES, Indices, SplitName, choose_rows
 from forgetting_core.data.storing import Counts, SplitTable
 from forgetting_core.data.tokenising import RowTokeniser
@@ -43,18 +44,21 @@ def split_data(
 
     `train` and `reference` are data files (see `rows.SUFFIXES`), read in the given order; `model` is a folder with
     tokenizer and config.json. Returns the counts, `{"rows": {"train": …}, "tokens": {…}, …}`.
-    Raises `InputError` for wrong data, too few rows, and a training split without any response token.
+    With `data.on_bad_row: skip` the rows that cannot be used are in `aux/bad_rows.jsonl`, and under `bad_rows` in
+    the counts. Raises `InputError` for wrong data, too few rows, and a training split without any response token.
     """
-    available, noise = _survey([*train])
-    of_reference, noisy_reference = (None, False) if reference is None else _survey([*reference])
-    chosen = choose_rows(split, available, of_reference)
     tokeniser = RowTokeniser(data, model)
-    tables = {name: SplitTable(out / name, noise or noisy_reference) for name in SPLIT_NAMES}
+    pools = {"train": _pool(data, train, tokeniser, out)}
+    if reference is not None:
+        pools["reference"] = _pool(data, reference, tokeniser, out)
+    chosen = choose_rows(split, pools["train"].rows, pools["reference"].rows if reference is not None else None)
+    noise = any(pool.says_noise for pool in pools.values())
+    tables = {name: SplitTable(out / name, noise) for name in SPLIT_NAMES}
     total = sum(len(indices) for indices in chosen.values())
     done = 0
     progress.advance(done, total, "rows")
-    for files, names in _sources(train, reference):
-        for batch in _batches(_chosen_rows(files, {name: chosen[name] for name in names})):
+    for pool, names in _sources(pools):
+        for batch in _batches(_chosen_rows(pool, {name: chosen[name] for name in names})):
             for (name, _), row in zip(batch, tokeniser([row for _, row in batch]), strict=True):
                 tables[name].add(row)
             done += len(batch)
@@ -64,36 +68,32 @@ def split_data(
     for table in tables.values():
         table.finish()
     write_json(out / "aux" / "statistics.json", {name: table.statistics() for name, table in tables.items()})
-    _note_oddities(tables, progress)
-    return {
+    _note_oddities(tables, pools, progress)
+    counts = {
         field.name: {name: getattr(tables[name].counts, field.name) for name in SPLIT_NAMES}
         for field in fields(Counts)
     }
+    return {**counts, "bad_rows": {name: len(pool.skipped) for name, pool in pools.items()}}
 
 
-def _survey(files: Sequence[Path]) -> tuple[int, bool]:
-    """(number of rows, whether any says what is noise); every row is checked."""
-    count, noise = 0, False
-    for row in chain.from_iterable(map(read_rows, files)):
-        recognise(row)
-        count += 1
-        noise = noise or row.fields.get("noise") is not None
-    return count, noise
+def _pool(data: DataConfig, files: Sequence[Path], tokeniser: RowTokeniser, out: Path) -> Pool:
+    """The rows to draw from; every one is checked."""
+    if data.on_bad_row == "skip":
+        return survey_skipping(files, tokeniser, out / "aux" / BAD_ROWS_FILE)
+    return survey(files, recognise)
 
 
-def _sources(
-    train: Sequence[Path], reference: Sequence[Path] | None
-) -> list[tuple[Sequence[Path], tuple[SplitName, ...]]]:
-    """The files and which splits come out of them."""
-    if reference is None:
-        return [(train, SPLIT_NAMES)]
-    return [(reference, ("reference",)), (train, ("validation", "train"))]
+def _sources(pools: Mapping[str, Pool]) -> list[tuple[Pool, tuple[SplitName, ...]]]:
+    """The rows and which splits come out of them."""
+    if "reference" not in pools:
+        return [(pools["train"], SPLIT_NAMES)]
+    return [(pools["reference"], ("reference",)), (pools["train"], ("validation", "train"))]
 
 
-def _chosen_rows(files: Sequence[Path], chosen: Mapping[SplitName, Indices]) -> Iterator[tuple[SplitName, RawRow]]:
-    """The chosen rows of `files` in source order, each with its split."""
+def _chosen_rows(pool: Pool, chosen: Mapping[SplitName, Indices]) -> Iterator[tuple[SplitName, RawRow]]:
+    """The chosen rows of `pool` in source order, each with its split."""
     owners = {int(index): name for name, indices in chosen.items() for index in indices}
-    for index, row in enumerate(chain.from_iterable(map(read_rows, files))):
+    for index, row in enumerate(pool):
         if index in owners:
             yield owners[index], row
 
@@ -112,7 +112,14 @@ def _check_answers(name: SplitName, counts: Counts, max_length: int) -> None:
         )
 
 
-def _note_oddities(tables: Mapping[SplitName, SplitTable], progress: Progress) -> None:
+def _note_oddities(tables: Mapping[SplitName, SplitTable], pools: Mapping[str, Pool], progress: Progress) -> None:
+    for field, pool in pools.items():
+        if pool.skipped:
+            found = len(pool.skipped) + pool.rows
+            progress.note(
+                f"data.{field}: {len(pool.skipped)} of {found} rows cannot be used and were skipped; they are in "
+                f"aux/{BAD_ROWS_FILE} of this step's artifact, with the reasons"
+            )
     for name, table in tables.items():
         counts = asdict(table.counts)
         for field, meaning in _NOTES.items():

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from forgetting_core.data.encoding import EncodedText, Encoder
 from forgetting_core.data.formats import Conversation, Tokens
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, RowError, brief
 from forgetting_core.tables import IGNORE_INDEX
 
 Span = tuple[int, int]
+_OF_A_TEMPLATE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What the expressions of a chat template raise beside Jinja's own errors: it is code of the model's author."""
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -99,9 +101,10 @@ def _noise_spans(conversation: Conversation, rendered: Rendered) -> list[Span]:
     if at < 0:
         at = rendered.text.find(completion.strip(), start, end)
         if at < 0:
-            raise InputError(
-                f"{conversation.place}: field `noise`: the chat template changes the completion, so its spans "
-                "cannot be placed; use `data.template: tulu` or `plain`"
+            raise RowError(
+                conversation.place,
+                "field `noise`: the chat template changes the completion, so its spans cannot be placed; "
+                "use `data.template: tulu` or `plain`",
             )
         at -= len(completion) - len(completion.lstrip())
     return [(max(at + first, start), min(at + last, end)) for first, last in conversation.noise]
@@ -124,9 +127,10 @@ def _tulu(conversation: Conversation, encoder: Encoder, eos: str) -> Rendered:
 
 def _plain(conversation: Conversation, encoder: Encoder, eos: str) -> Rendered:
     if [turn.role for turn in conversation.turns] != ["user", "assistant"]:
-        raise InputError(
-            f"{conversation.place}: `data.template: plain` takes one prompt and one completion, found the roles "
-            f"{', '.join(turn.role for turn in conversation.turns)}; use `data.template: tulu` for conversations"
+        raise RowError(
+            conversation.place,
+            "`data.template: plain` takes one prompt and one completion, found the roles "
+            f"{', '.join(turn.role for turn in conversation.turns)}; use `data.template: tulu` for conversations",
         )
     prompt, completion = (encoder.checked(turn.content, conversation.place) for turn in conversation.turns)
     joined = not prompt or not completion or prompt[-1].isspace() or completion[0].isspace()
@@ -159,7 +163,7 @@ class ChatTemplate:
         self._marks_generation = _GENERATION.search(self._source) is not None
 
     def __call__(self, conversation: Conversation) -> Rendered:
-        """Render `conversation`. Raises `InputError` when the template refuses it or its prefixes do not match."""
+        """Render `conversation`. Raises `RowError` when the template refuses it or its prefixes do not match."""
         messages = [
             {"role": turn.role, "content": self._encoder.protect(turn.content, conversation.place)}
             for turn in conversation.turns
@@ -183,10 +187,11 @@ class ChatTemplate:
             last = i + 1 == len(messages)
             after = sealed if last else self._encoder.seal(self._render(messages[: i + 1], place)[0])
             if not (after.startswith(before) and sealed.startswith(after)):
-                raise InputError(
-                    f"{place}: messages[{i}]: the tokenizer's chat template renders the conversation up to here "
+                raise RowError(
+                    place,
+                    f"messages[{i}]: the tokenizer's chat template renders the conversation up to here "
                     "differently from the same part of the whole, so the response cannot be told from the prompt; "
-                    "mark it in the template with {% generation %}, or use `data.template: tulu`"
+                    "mark it in the template with {% generation %}, or use `data.template: tulu`",
                 )
             spans.append((len(before), len(after)))
         return spans
@@ -203,10 +208,12 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **self._variables,
             )
-        except jinja2.TemplateError as error:
-            raise InputError(
-                f"{place}: the tokenizer's chat template refuses the conversation "
-                f"({', '.join(message['role'] for message in messages) or 'no message before the answer'}): {error}"
+        except (jinja2.TemplateError, *_OF_A_TEMPLATE) as error:
+            raise RowError(
+                place,
+                "the tokenizer's chat template refuses the conversation "
+                f"({', '.join(message['role'] for message in messages) or 'no message before the answer'}): "
+                f"{brief(error)}",
             ) from error
         return texts[0], list(spans[0]) if spans else []
 

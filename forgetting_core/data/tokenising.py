@@ -1,6 +1,6 @@
 """Raw rows to tokenised rows, with the model's tokenizer, and the check that the model can embed them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,11 @@ from forgetting_core.data.encoding import Encoder
 from forgetting_core.data.formats import Conversation, Tokens, recognise
 from forgetting_core.data.rows import RawRow
 from forgetting_core.data.templates import Template, make_template, tokenise
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, RowError, brief
+from forgetting_core.model_files import refuse_adapter
+
+BATCH_CHARACTERS = 4 * 2**20
+"""Of text that is encoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class RowTokeniser:
         self._embedding_rows = _embedding_rows(model)
 
     def __call__(self, rows: Sequence[RawRow]) -> list[TokenisedRow]:
-        """The tokenised rows, in order. Raises `InputError` for rows that are wrong or do not suit the model."""
+        """The tokenised rows, in order. Raises `RowError` for one that is wrong, and `InputError` when the
+        model is, or does not suit them."""
         recognised = [recognise(row) for row in rows]
         conversations = [item for item in recognised if isinstance(item, Conversation)]
         texts = iter(self._from_text(conversations) if conversations else [])
@@ -46,13 +51,17 @@ class RowTokeniser:
                 empty = item.empty_answers() > 0
             else:
                 tokens, length, empty = self._cut(item), len(item.input_ids), False
-            self._check_ids(row, tokens)
+            self._check_ids(row, tokens, own=isinstance(item, Tokens))
             result.append(TokenisedRow(row, tokens, length > self._data.max_length, empty))
         return result
 
     def _from_text(self, conversations: Sequence[Conversation]) -> list[tuple[Tokens, int]]:
         encoder, template = self._text_parts
-        return tokenise(conversations, template, encoder, self._data.max_length)
+        return [
+            tokens
+            for batch in _batches(conversations)
+            for tokens in tokenise(batch, template, encoder, self._data.max_length)
+        ]
 
     @cached_property
     def _text_parts(self) -> tuple[Encoder, Template]:
@@ -67,23 +76,42 @@ class RowTokeniser:
         noise = None if tokens.noise is None else tokens.noise[:end]
         return Tokens(tokens.input_ids[:end], tokens.labels[:end], noise)
 
-    def _check_ids(self, row: RawRow, tokens: Tokens) -> None:
+    def _check_ids(self, row: RawRow, tokens: Tokens, own: bool) -> None:
+        """`own`: the row brought its ids, so that they are not the tokenizer's fault."""
         largest = int(tokens.input_ids.max(initial=0))
         if largest >= self._embedding_rows:
-            raise InputError(
-                f"{row.place}: token id {largest} is beyond the model's {self._embedding_rows} embedding rows "
-                f"(`vocab_size` in {self._model / 'config.json'}); tokenizer and model do not belong together"
+            fault = (
+                f"token id {largest} is beyond the model's {self._embedding_rows} embedding rows "
+                f"(`vocab_size` in its config.json); tokenizer and model do not belong together"
             )
+            raise RowError(row.place, fault) if own else InputError(f"{row.place}: {fault}")
+
+
+def _batches(conversations: Sequence[Conversation]) -> Iterator[list[Conversation]]:
+    """In order, as many at a time as have `BATCH_CHARACTERS` between them, or one."""
+    batch: list[Conversation] = []
+    size = 0
+    for conversation in conversations:
+        if batch and size + conversation.characters > BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+        batch.append(conversation)
+        size += conversation.characters
+    if batch:
+        yield batch
 
 
 def _embedding_rows(model: Path) -> int:
     """`vocab_size` of the text model; padded embeddings make it larger than the tokenizer's vocabulary."""
     from transformers import AutoConfig
 
+    refuse_adapter(model)
     try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model}: expected a Hugging Face model folder with a config.json: {error}") from error
+        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers checks values in many ways
+        raise InputError(
+            f"{model}: expected a Hugging Face model folder with a config.json: {brief(error)}"
+        ) from error
     size = getattr(config.get_text_config(), "vocab_size", None)
     if not isinstance(size, int):
         raise InputError(f"{model / 'config.json'}: field `vocab_size`: expected an integer, found {size!r}")

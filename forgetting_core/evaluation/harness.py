@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from forgetting_core.config import BenchmarkConfig
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import tydiqa
+from forgetting_core.evaluation.items import check_items
 from forgetting_core.evaluation.local_tasks import local_tasks, write_definitions
 from forgetting_core.evaluation.protocols import Asked, set_up
 from forgetting_core.evaluation.reporting_lm import ReportingLM
@@ -91,6 +92,8 @@ def load_benchmarks(
     Raises `InputError` for a task that is unknown or whose local data cannot be read.
     """
     local = [] if task_dir is None else local_tasks(task_dir, config.tasks)
+    for path in sorted({path for task in local if task.is_known for path in task.files}):
+        check_items(path)
     write_definitions(local, scratch)
     offline = task_dir is not None and all(task.reads_only_local_data for task in local)
     found = []

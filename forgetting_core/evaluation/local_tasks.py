@@ -18,7 +18,7 @@ import yaml
 
 from forgetting_core.errors import InputError
 from forgetting_core.evaluation import tydiqa
-from forgetting_core.plain_yaml import check_size
+from forgetting_core.plain_yaml import PlainLoader
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class LocalTask:
     """Keys that replace those of `definition`."""
     files: tuple[Path, ...]
     """What decides its results: data, and for an own task also its YAMLs and the Python files they name."""
+
+    is_known: bool = False
+    """Whether it is one of `KNOWN_TASKS`."""
 
     @property
     def reads_only_local_data(self) -> bool:
@@ -133,7 +136,7 @@ def _known_task(task_dir: Path, name: str, task: KnownTask) -> LocalTask:
     }
     if "train" not in files:
         overrides["fewshot_split"] = None
-    return LocalTask(name, _harness_tasks() / task.definition, overrides, tuple(files.values()))
+    return LocalTask(name, _harness_tasks() / task.definition, overrides, tuple(files.values()), is_known=True)
 
 
 def _harness_tasks() -> Path:
@@ -198,10 +201,8 @@ class _Sources:
         try:
             with path.open(encoding="utf-8") as stream:
                 loader = _TaskLoader(stream)
-                node = loader.get_single_node()
-                check_size(node)
-                config = loader.construct_document(node) if node else None
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+                config = loader.get_single_data()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read as a task YAML: {error}") from error
         if not isinstance(config, dict):
             raise InputError(f"{path}: expected a mapping with the keys of an lm-evaluation-harness task")
@@ -216,7 +217,7 @@ class _Sources:
         return merged | config
 
 
-class _TaskLoader(yaml.SafeLoader):
+class _TaskLoader(PlainLoader):
     """Safe YAML plus the harness's `!function module.name`, noted and not imported."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -29,7 +29,7 @@ from forgetting_core.report.statistics import count_everything
 from forgetting_core.report.sweep import read_sweep
 from forgetting_core.report.token_text import TokenText, visible
 from forgetting_core.report.token_view import static_rows
-from forgetting_core.report.warnings import RunWarning, find_warnings
+from forgetting_core.report.warnings import RunWarning, find_warnings, skipped_rows
 from forgetting_core.run_facts import RunFacts
 
 REPORT_FILE = "report.html"
@@ -73,7 +73,10 @@ def write_report(
     statistics |= {"partition": identity(recipe.partition), "benchmarks": benchmark_table(models)}
     write_json(out / STATISTICS_FILE, statistics)
     curves = read_curves(facts.curves)
-    warnings = find_warnings(recipe, statistics, read_held_out(metrics), curves)
+    warnings = [
+        *find_warnings(recipe, statistics, read_held_out(metrics), curves),
+        *skipped_rows(facts.bad_rows),
+    ]
     page = render_page(recipe, statistics, models, facts, curves, warnings, split, text)
     (out / REPORT_FILE).write_text(page, encoding="utf-8", newline="\n")
     progress.advance(statistics["tokens"], statistics["tokens"], "tokens")

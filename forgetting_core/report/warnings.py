@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from forgetting_core.config import Recipe
+from forgetting_core.data.pool import BAD_ROWS_FILE
 from forgetting_core.evaluation.held_out import RowLosses, loss_change, mean_loss
 from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
 from forgetting_core.report.advice import (
@@ -73,6 +74,17 @@ def find_warnings(
         *_reference(recipe, statistics, held_out),
         *_format_tokens(recipe, statistics),
     ]
+
+
+def skipped_rows(bad_rows: Mapping[str, int]) -> Iterator[RunWarning]:
+    """One for each of `data.train` and `data.reference` of which rows were left out."""
+    for name, count in bad_rows.items():
+        if count:
+            yield RunWarning(
+                f"bad rows of data.{name} skipped",
+                f"{count} rows cannot be used and were left out",
+                f"mend them: they are in the split's artifact, aux/{BAD_ROWS_FILE}, with the reasons",
+            )
 
 
 def _running_away(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarning]:

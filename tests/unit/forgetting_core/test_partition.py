@@ -73,6 +73,18 @@ def test_selection_knows_the_ends_of_float32(values: list[float]) -> None:
         assert np.array_equal(chosen_of([score[:2], score[2:]], count), by_sorting(score, str(count / 6 + 1e-9)))
 
 
+@given(FEW_VALUES, st.decimals(0, 1, places=3), st.decimals(0, 1, places=3))
+@settings(max_examples=200, deadline=None)
+def test_a_larger_share_keeps_every_positive_of_a_smaller_one(
+    values: list[float], one: object, other: object
+) -> None:
+    score = np.array([value for value in values if value == value], dtype=np.float32)
+    few, many = (
+        highest(score, positive_count(rho, len(score))) for rho in sorted(map(str, (one, other)), key=float)
+    )
+    assert (many | ~few).all()
+
+
 @given(st.lists(FEW_VALUES, max_size=6), st.sampled_from(["0", "0.3", "0.5", "1"]))
 @settings(max_examples=200, deadline=None)
 def test_row_scope_selects_within_each_row(rows: list[list[float]], rho: str) -> None:

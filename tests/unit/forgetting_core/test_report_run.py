@@ -52,6 +52,7 @@ FACTS = RunFacts(
         "forget[sft]": None,
     },
     sweep=points("0.5", "0.7"),
+    bad_rows={"train": 7, "reference": 0},
     runs_searched=200,
 )
 
@@ -70,6 +71,10 @@ def html(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def text_of(html: str, name: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", section(html, name))).split())
+
+
+def test_rows_that_were_skipped_are_on_the_page(html: str) -> None:
+    assert "bad rows of data.train skipped" in html and "data.reference" not in html
 
 
 def test_every_step_has_its_state_in_words_its_time_and_both_digests(html: str) -> None:

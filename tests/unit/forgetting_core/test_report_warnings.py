@@ -15,7 +15,7 @@ from forgetting_core.evaluation.held_out import RowLosses, write_row_losses
 from forgetting_core.report.curves import Curve, read_curves
 from forgetting_core.report.statistics import by_class, count_everything
 from forgetting_core.report.token_class import TOKEN_CLASSES, WORD
-from forgetting_core.report.warnings import RunWarning, find_warnings
+from forgetting_core.report.warnings import RunWarning, find_warnings, skipped_rows
 from forgetting_core.run_facts import RunFacts
 from tests.unit.forgetting_core.test_report import make_inputs, section
 from tests.unit.forgetting_core.test_report_statistics import make_split
@@ -259,3 +259,9 @@ def test_the_page_warns_by_the_stored_losses_of_rows(tmp_path: Path) -> None:
         write_row_losses(folder, losses)
     (found,) = inputs.write(tmp_path / "out")["warnings"]
     assert found["kind"] == "held-out loss rising" and "0.104 ± 0.016" in found["found"]
+
+
+def test_skipped_rows_are_told_with_where_they_are() -> None:
+    (found,) = skipped_rows({"train": 7, "reference": 0})
+    assert found.kind == "bad rows of data.train skipped"
+    assert found.found.startswith("7 rows") and "aux/bad_rows.jsonl" in found.advice
