@@ -33,6 +33,7 @@ class RowError(InputError):
         """`place`: file and line or row. `fault`: what is wrong there; no part of the message names a folder."""
         shown = fault.encode("utf-8", "backslashreplace").decode()  # field names may be anything
         self.fault = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+        self.place = place
         super().__init__(f"{place}: {self.fault}")
 
 
