@@ -1,12 +1,14 @@
 """What nobody who uses Prefect can avoid: a flow of seven tasks that do nothing, one after the other."""
 
+from typing import Any
+
 from prefect import flow, task
 
 TASKS = 7
 
 
 @task
-def nothing(before: None) -> None:
+def nothing(before: Any) -> None:
     """A step without work."""
 
 

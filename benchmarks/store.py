@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import numpy as np
 
 from benchmarks.memory import MB, in_own_process
