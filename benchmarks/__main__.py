@@ -23,7 +23,7 @@ TABLE = {
     "partition": "benchmarks.partition",
     "store": "benchmarks.store",
     "orchestration": "benchmarks.orchestration",
-    "tokenising": "benchmarks.input",
+    "tokenising": "benchmarks.tokenising",
     "growth": "benchmarks.growth",
 }
 """Speed and size: what `all` runs."""

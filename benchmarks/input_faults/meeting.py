@@ -17,9 +17,10 @@ from forgetting_core.errors import InputError
 from forgetting_core.progress import Progress
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
+from infra.errors import SourceError
 from infra.objects import StoreError
 from infra.settings import SettingError
-from infra.sources import Ref, SourceError, Sources
+from infra.sources import Ref, Sources
 from tasks.child import Job
 from tasks.spec import StepCall
 
