@@ -5,7 +5,6 @@ of the writer's machine) enters a file.
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forgetting_core.ahead import ahead
 from forgetting_core.errors import InputError
 
 IGNORE_INDEX = -100
@@ -63,12 +63,7 @@ def read_groups(folder: Path, column: str, rows: int = ROWS_PER_GROUP) -> Iterat
     The next rows are read on a thread meanwhile, so memory is that of a few groups. Raises `InputError` when there
     is no file.
     """
-    groups = _regrouped(_parquet_files(folder), column, rows)
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(next, groups, None)
-        while (group := coming.result()) is not None:
-            coming = ahead.submit(next, groups, None)
-            yield group
+    return ahead(_regrouped(_parquet_files(folder), column, rows))
 
 
 def _regrouped(files: list[Path], column: str, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

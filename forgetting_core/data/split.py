@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from forgetting_core.ahead import ahead
 from forgetting_core.config import DataConfig, SplitConfig
 from forgetting_core.data.formats import recognise
 from forgetting_core.data.pool import BAD_ROWS_FILE, Pool, survey, survey_skipping
@@ -58,10 +59,11 @@ def split_data(
     done = 0
     progress.advance(done, total, "rows")
     for pool, names in _sources(pools):
-        for batch in _batches(_chosen_rows(pool, {name: chosen[name] for name in names})):
-            for (name, _), row in zip(batch, tokeniser([row for _, row in batch]), strict=True):
+        batches = _batches(_chosen_rows(pool, {name: chosen[name] for name in names}))
+        for owners, rows in ahead((owners, tokeniser(batch)) for owners, batch in batches):
+            for name, row in zip(owners, rows, strict=True):
                 tables[name].add(row)
-            done += len(batch)
+            done += len(rows)
             progress.advance(done, total, "rows")
     for name, table in tables.items():
         _check_answers(name, table.counts, data.max_length)
@@ -98,10 +100,14 @@ def _chosen_rows(pool: Pool, chosen: Mapping[SplitName, Indices]) -> Iterator[tu
             yield owners[index], row
 
 
-def _batches(rows: Iterable[tuple[SplitName, RawRow]]) -> Iterator[list[tuple[SplitName, RawRow]]]:
+def _batches(
+    rows: Iterable[tuple[SplitName, RawRow]],
+) -> Iterator[tuple[tuple[SplitName, ...], tuple[RawRow, ...]]]:
+    """(whose they are, rows)"""
     iterator = iter(rows)
     while batch := list(islice(iterator, _BATCH_ROWS)):
-        yield batch
+        owners, of_owners = zip(*batch, strict=True)
+        yield owners, of_owners
 
 
 def _check_answers(name: SplitName, counts: Counts, max_length: int) -> None:
