@@ -230,7 +230,7 @@ CASES = (
     Case(
         "an adapter config that is no JSON",
         adapter(lambda f: (f / "adapter_config.json").write_text("{")),
-        (REFERENCE, "cannot be loaded"),
+        (REFERENCE, "adapter_config.json", "expected JSON", "save the model again"),
     ),
     Case("an adapter of a wider model", adapter(wider_adapter), (REFERENCE, "cannot be loaded", "size mismatch")),
     Case("an adapter of more layers", adapter(adapter_of_more_layers), (REFERENCE, "layers.7", "do not fit")),

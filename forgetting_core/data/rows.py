@@ -143,8 +143,11 @@ def _of_line(line: bytes, place: str) -> Any:
 
 
 def _array(file: Path) -> Iterator[tuple[str, Any]]:
+    data = bytearray()
     with _open(file) as stream:
-        data = stream.read(ARRAY_BYTES + 1)
+        while len(data) <= ARRAY_BYTES and (more := stream.read(16 * MIB)):
+            data += more
+            check_ratio(file, len(data))
     if len(data) > ARRAY_BYTES:
         raise InputError(
             f"{file}: a JSON array of more than {ARRAY_BYTES // MIB} MiB, which would have to be read whole; "

@@ -6,7 +6,7 @@ from typing import Any
 from forgetting_core.errors import RowError
 
 
-def parse_json(data: bytes, place: str, expected: str) -> Any:
+def parse_json(data: bytes | bytearray, place: str, expected: str) -> Any:
     """The value of `data`. Raises `RowError` for anything but one JSON value in UTF-8 with each field once.
 
     Python's own reader keeps the last of two equal fields in silence.
