@@ -17,7 +17,8 @@ from forgetting_core.batching import Passes
 from forgetting_core.config import ExecutionConfig, ForgetConfig, LambdaConfig
 from forgetting_core.progress import Progress
 from forgetting_core.tables import TokenRows
-from forgetting_core.training import TrainingRun, build_model
+from forgetting_core.trainable import build_model
+from forgetting_core.training import TrainingRun
 from forgetting_core.training_data import TrainingData
 
 CONFIG = ForgetConfig(lambda_=LambdaConfig(schedule="constant", t_min=0, t_max=0.25))

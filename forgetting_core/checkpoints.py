@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from forgetting_core.finite import require_finite_tensors
 from forgetting_core.json_files import write_json
 from forgetting_core.ranks import sharded_like, whole
 from forgetting_core.validation import Validation
@@ -33,15 +34,15 @@ def save_state(
 ) -> Path | None:
     """Replace the checkpoint in `folder` by one after `step` optimizer steps; where it is, if this rank writes it.
 
-    All ranks call it; the one that has the file of `metrics` writes, and puts a copy of that in.
+    All ranks call it; the one that has the file of `metrics` writes, and puts a copy of that in. Raises
+    `NumericalError`, with the older checkpoint untouched, when weights or moments are not finite.
     """
     writes = metrics is not None
-    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    trainable = _gathered(trained, keep=writes)
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     states = optimizer.state_dict()["state"].items()
-    moments = _gathered(
-        ((f"{index}.{name}", value) for index, state in states for name, value in state.items()), keep=writes
-    )
+    moved = [(f"{index}.{name}", value) for index, state in states for name, value in state.items()]
+    require_finite_tensors([*trained, *moved], f"after optimizer step {step}")
+    trainable, moments = _gathered(trained, keep=writes), _gathered(moved, keep=writes)
     if metrics is None:
         return None
     part = folder / "checkpoint.part"
@@ -96,6 +97,21 @@ def resume_state(
     if validation is not None:
         validation.load_state_dict(state["validation"])
     return int(state["step"])
+
+
+def what_is_kept(folder: Path) -> str:
+    """For a training that cannot go on: from where it could, and what of it another recipe can use."""
+    steps = _steps(folder)
+    kept = (
+        f"the training checkpoint after optimizer step {max(steps)} is kept, and the same recipe goes on from it, "
+        "which helps where the machine was at fault"
+        if steps
+        else "no training checkpoint was written before (execution.checkpoint_every)"
+    )
+    return (
+        f"{kept}; with any other setting (learning rate, λ, dtype) it is another training, which begins at its "
+        "first step: what the steps before it have made is used again"
+    )
 
 
 def _gathered(named: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:

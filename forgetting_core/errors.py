@@ -1,9 +1,12 @@
 """The errors that a user can mend, apart from those that are ours."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor, changes its state, or turns text around."""
+_OUT_OF_MEMORY = re.compile("OutOfMemoryError|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED")
 MOST_SHOWN = 600
 """Characters of what somebody else wrote: a row's fields, a library's message."""
 
@@ -45,5 +48,21 @@ class OutOfMemoryError(RuntimeError):
     """The device's memory did not suffice; with a smaller micro-batch it may."""
 
 
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises `OutOfMemoryError` for all ways in which torch says so within."""
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise OutOfMemoryError(f"out of memory: {str(error).splitlines()[0][:300]}") from error
+        raise
+
+
 class NumericalError(ArithmeticError):
-    """A loss, gradient or score is not finite; the message names the step, rows and what to change."""
+    """A loss, gradient, weight or score is not finite, or forgetting runs away and is to stop then.
+
+    The message names the step, rows and what to change.
+    """

@@ -21,6 +21,8 @@ A line of step 0 comes first where something was measured before the training.
 CURVES = "train/"
 """Put before the names of the values where others hear of them; those with a part of their own keep it."""
 
+NEGATIVE_LOSS = "loss_negative"
+"""Mean loss of the step's negative tokens, in nats; of steps that forget."""
 VALIDATION_LOSS = "validation/loss"
 """Mean held-out loss after the step, in nats per response token; only of steps at which it was measured."""
 VALIDATION_CHANGE = "validation/loss_change"
@@ -44,6 +46,8 @@ class MetricsFile:
         """
         self.last: dict[str, Any] = {}
         """The values of the last step."""
+        self.negative_losses: list[float] = []
+        """Of all steps that had any, nats."""
         self._progress = progress
         self._path = path
         self._file = path.open("a+b" if resumed else "wb")
@@ -74,4 +78,6 @@ class MetricsFile:
 
     def _tell(self, record: dict[str, Any]) -> None:
         self.last = {name: value for name, value in record.items() if name not in ("step", "milliseconds")}
+        if NEGATIVE_LOSS in record:
+            self.negative_losses.append(record[NEGATIVE_LOSS])
         self._progress.log(record["step"], curves_of(self.last), record["milliseconds"])

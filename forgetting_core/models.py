@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import LoraConfig
 from forgetting_core.errors import InputError, brief
+from forgetting_core.finite import require_finite_tensors
 from forgetting_core.json_files import write_json
 from forgetting_core.model_files import (
     ADAPTER_FILE,
@@ -172,13 +173,17 @@ def save_checkpoint(
     """Write a Hugging Face folder with canonical bytes: full weights in `dtype`, or a float32 LoRA adapter.
 
     The tokenizer's files are the base model's, byte for byte. An adapter names its base by digest in
-    `base_model.json`.
+    `base_model.json`. Raises `NumericalError` when a weight is not finite, for `dtype` rounds large ones up.
     """
+    if not isinstance(model, PeftModel):
+        model.to(getattr(torch, dtype))
+    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    require_finite_tensors(trained, f"in the finished model, written as {dtype}")
     if isinstance(model, PeftModel):
         model.save_pretrained(out, save_embedding_layers=False)
         write_json(out / BASE_FILE, {"digest": base_digest})
     else:
-        model.to(getattr(torch, dtype)).save_pretrained(out)
+        model.save_pretrained(out)
     for name in ("config.json", "generation_config.json", ADAPTER_FILE):
         if (out / name).exists():
             write_json(out / name, _canonical_config(json.loads((out / name).read_text())))

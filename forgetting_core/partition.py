@@ -28,7 +28,8 @@ _OTHER_TOKENS = "partition: base and reference losses cover different tokens; sc
 
 def influence(loss_base: np.ndarray, loss_reference: np.ndarray) -> np.ndarray:
     """float32 loss_base − loss_reference in nats, with −0 written as +0; NaN where either is NaN."""
-    return np.subtract(loss_base, loss_reference, dtype=np.float32) + np.float32(0)
+    with np.errstate(invalid="ignore"):  # of two infinite losses, which the caller refuses
+        return np.subtract(loss_base, loss_reference, dtype=np.float32) + np.float32(0)
 
 
 def read_losses(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +82,14 @@ def read_scores(loss_base: Path, loss_reference: Path) -> Iterator[ScoredRows]:
         ):
             raise InputError(_OTHER_TOKENS)
         score = influence(base, reference)
-        infinite = np.flatnonzero(np.isinf(score))
+        infinite = np.flatnonzero(~np.isfinite(score) & ~np.isnan(base))  # ∞ − ∞ is NaN, and no prompt
         if len(infinite):
             row = int(np.searchsorted(offsets, infinite[0], side="right")) - 1
             position = int(infinite[0] - offsets[row])
             raise NumericalError(
-                f"partition: the influence of row {first + row}, position {position} is not finite"
+                f"partition: the influence of row {first + row}, position {position} is not finite: its losses "
+                f"are {base[infinite[0]]} (base) and {reference[infinite[0]]} (reference); score the split again, "
+                "with score.dtype float32"
             )
         yield ScoredRows(base, score, offsets)
         first += len(offsets) - 1

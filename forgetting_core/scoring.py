@@ -16,6 +16,7 @@ import torch
 from forgetting_core.batching import Passes
 from forgetting_core.config import ExecutionConfig, ScoreConfig
 from forgetting_core.errors import NumericalError
+from forgetting_core.finite import listed
 from forgetting_core.models import check_lengths, load_checkpoint, resolve_device
 from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
@@ -39,7 +40,7 @@ def score_split(
     """Write `token_losses.parquet` for the rows of `data`, block by block, so that memory stays that of a block.
 
     `checkpoint` is a full model or an adapter of `base`; None scores the base itself. `only` is a shard: see
-    `tables.shard_rows`. Raises `NumericalError` naming the row when a loss is not finite.
+    `tables.shard_rows`. Raises `NumericalError` naming the rows when a loss is not finite.
     """
     device = resolve_device(execution.device)
     model = TokenLossModel(load_checkpoint(base, checkpoint, dtype=config.dtype, device=device))
@@ -125,8 +126,11 @@ class Scorer:
             found = self._model(**batch.inputs(self._device)).float().cpu().numpy()
             wrong = tokens[~np.isfinite(found)]
             if len(wrong):
-                row = first + rows.row_of(wrong[:1])[0]
-                raise NumericalError(f"scoring: row {row} has a loss that is not finite; try dtype float32")
+                hit = np.unique(first + rows.row_of(wrong))  # rows of a line meet the same zero times NaN
+                raise NumericalError(
+                    f"scoring: losses are not finite (rows {listed(hit)}, of which one is enough to spoil those "
+                    "that share its line); try dtype float32"
+                )
             losses[tokens] = found
             self._done += len(tokens)
             self._progress.advance(self._done, self._total, "tokens")

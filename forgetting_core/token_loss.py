@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, NumericalError
 from forgetting_core.models import causal_lm
 
 CHUNK_LOGITS = 2**25
@@ -131,6 +131,8 @@ def head_logits(model: PreTrainedModel, hidden_ND: torch.Tensor) -> torch.Tensor
 def check_head(model: PreTrainedModel | PeftModel) -> None:
     """Compare our logits with the model's own on one short row; raises `InputError` when they differ.
 
+    Raises `NumericalError` when they are not finite.
+
     Some architectures scale or bias logits outside the head; computing them without that would be silently wrong.
     """
     inner = causal_lm(model)
@@ -140,6 +142,11 @@ def check_head(model: PreTrainedModel | PeftModel) -> None:
     expected = inner(input_ids=input_ids, use_cache=False).logits.float()
     found = head_logits(inner, inner.base_model(input_ids=input_ids, use_cache=False).last_hidden_state).float()
     inner.train(training)
+    if not bool(expected.isfinite().all()):
+        raise NumericalError(
+            f"model: the logits of this {type(inner).__name__} in {inner.dtype} are not finite; its weights are "
+            "damaged, or too large for the dtype: use float32"
+        )
     tolerance = 1e-2 if inner.dtype == torch.bfloat16 else 1e-4
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
         raise InputError(

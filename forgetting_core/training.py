@@ -4,7 +4,6 @@ The optimizer, the schedule and the ranks are torch's, transformers' and acceler
 not know: signed token weights, λ, and token counts over the whole optimizer step.
 """
 
-import math
 import shutil
 import time
 from pathlib import Path
@@ -13,20 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from forgetting_core.batching import MicroBatch, Passes, optimizer_steps, steps_per_epoch
-from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state
-from forgetting_core.config import ExecutionConfig, ForgetConfig, TrainingConfig
-from forgetting_core.errors import Interrupted, NumericalError
-from forgetting_core.metrics_file import METRICS_FILE, MetricsFile
-from forgetting_core.models import add_adapter, causal_lm, check_lengths, load_base, resolve_device, save_checkpoint
+from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state, what_is_kept
+from forgetting_core.config import ExecutionConfig, ForgetConfig
+from forgetting_core.errors import Interrupted, NumericalError, OutOfMemoryError, memory_errors
+from forgetting_core.finite import require_finite, require_finite_tensors
+from forgetting_core.metrics_file import METRICS_FILE, NEGATIVE_LOSS, MetricsFile
+from forgetting_core.models import check_lengths, resolve_device, save_checkpoint
 from forgetting_core.objective import TokenCounts, TokenObjective, forget_weight
 from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
+from forgetting_core.running_away import Watch
 from forgetting_core.token_loss import TokenLossModel
+from forgetting_core.trainable import build_model, build_optimizer, build_schedule, gathered_model
 from forgetting_core.training_data import AnyObjective, TrainingData, read_training_data
 from forgetting_core.validation import Validation
 
@@ -49,16 +49,20 @@ def fine_tune(
 
     `token_labels` is read by `forget` and `ignore`, `loss_base` by bounded forgetting, `validation` where
     `eval_steps` is set. `work` keeps training checkpoints between attempts: an interrupted run goes on from the
-    newest. Raises `InputError` when there is nothing to train on or to validate by, `NumericalError` when a loss
-    or gradient is not finite.
+    newest. Raises `InputError` when there is nothing to train on or to validate by, `NumericalError` when a loss,
+    gradient or weight is not finite: none of that is ever written.
     """
     training_data = read_training_data(config, data, token_labels, loss_base)
     run = TrainingRun(config, training_data, base, work, execution, progress, validation)
     started = time.perf_counter()
-    run.train()
-    model = run.whole_model(base)
+    try:
+        run.train()
+        model = run.whole_model(base)
+        if model is not None:
+            save_checkpoint(model.model, out, base=base, base_digest=base_digest, dtype=config.dtype)
+    except NumericalError as error:
+        raise NumericalError(f"{error}. {what_is_kept(work)}") from error
     if model is not None:
-        save_checkpoint(model.model, out, base=base, base_digest=base_digest, dtype=config.dtype)
         (out / "aux").mkdir(exist_ok=True)
         (out / "aux" / METRICS_FILE).write_bytes((work / METRICS_FILE).read_bytes())
     seconds = time.perf_counter() - started
@@ -97,7 +101,7 @@ class TrainingRun:
         packed = execution.micro_batch == "auto" and self.ranks.main_says(
             lambda: keeps_rows_apart(self.model.model)
         )
-        self.passes = Passes(execution.micro_batch, packed, self.device)
+        self.passes = Passes.of(self.model.model, execution.micro_batch, self.device, packed=packed)
         self.validation = None
         if config.eval_steps is not None:
             assert validation is not None  # an input then
@@ -106,17 +110,19 @@ class TrainingRun:
             check_lengths(self.model.model, int(rows.lengths.max(initial=0)))
         self.forward = self.ranks.spread(self.model, sharded=self.sharded)
         self.parameters = [value for value in self.model.parameters() if value.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay
-        )
+        self.optimizer = build_optimizer(config, self.parameters)
         self.per_epoch = steps_per_epoch(config, len(data.rows))
         self.total = self.per_epoch * config.epochs
         self.schedule = build_schedule(config, self.optimizer, self.total)
+        self.watch = Watch(config, self._forgetting_steps())
         self.last_metrics: dict[str, float] = {}
         self.micro_losses: list[float] = []
 
     def train(self) -> None:
-        """Run the steps that are left, saving a checkpoint now and then and on interruption."""
+        """Run the steps that are left, saving a checkpoint now and then and where they are cut short.
+
+        Raises `NumericalError`, and `OutOfMemoryError` for a step that can be computed again in smaller parts.
+        """
         self.work.mkdir(parents=True, exist_ok=True)
         start = resume_state(self.work, self.model, self.optimizer, self.schedule, self.validation)
         if start:
@@ -135,12 +141,19 @@ class TrainingRun:
                     values = self.step(step, rows)
                     done = step + 1
                     metrics_file.log(done, values | self._validate(done))
+                    if self.ranks.main and (told := self.watch.judge(metrics_file.negative_losses, done)):
+                        self.progress.note(told)
                     self.progress.advance(seen, total, "tokens")
                     if done % self.execution.checkpoint_every == 0 and done < self.total:
                         self._save(done, metrics_file)
             except Interrupted:
                 self._save(done, metrics_file)
                 raise
+            except OutOfMemoryError:
+                if done > start and self.ranks.count == 1:  # other ranks would not come to save
+                    self._save(done, metrics_file)
+                raise
+        require_finite_tensors(self.model.named_parameters(), f"after optimizer step {done}")
         self.last_metrics = metrics_file.last
         self.model.eval()
 
@@ -164,7 +177,7 @@ class TrainingRun:
         every = self.config.eval_steps
         if self.validation is None or every is None or (done % every and done < self.total):
             return {}
-        return self.validation.measure(self.model, self.ranks, self._autocast)
+        return self.validation.measure(self.model, done, self.ranks, self._autocast)
 
     def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step over `rows`; what the curves show of it (losses in nats per token)."""
@@ -174,6 +187,26 @@ class TrainingRun:
         if not lambda_:  # tokens of weight 0 are left out before the head: the very sums of `ignore`
             batches = [batch._replace(sign=batch.sign.clamp(min=0)) for batch in batches]
         counts = TokenCounts.of(torch.cat([batch.sign.flatten() for batch in batches]))
+        with memory_errors():
+            sums = self._accumulate(step, batches, counts, lambda_)
+        grad_norm = float(whole(clip_grad_norm_(self.parameters, self.config.max_grad_norm or float("inf"))))
+        require_finite(grad_norm, "gradient", step, rows, self.model)
+        metrics = {"lr": float(self.schedule.get_last_lr()[0]), "grad_norm": grad_norm}
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        positive, negative = self.ranks.sum(sums)
+        if counts.positive:
+            metrics["loss_positive"] = positive / counts.positive
+        if counts.negative:
+            metrics |= {NEGATIVE_LOSS: negative / counts.negative, "lambda": lambda_}
+        metrics["tokens_per_s"] = (counts.positive + counts.negative) / (time.perf_counter() - started)
+        return metrics
+
+    def _accumulate(
+        self, step: int, batches: list[MicroBatch], counts: TokenCounts, lambda_: float
+    ) -> tuple[float, float]:
+        """The gradient of a whole step; the summed losses of this rank's positive and negative tokens."""
         sums = [0.0, 0.0]
         self.micro_losses = []
         mine = self.ranks.deal(batches, MicroBatch.idle)
@@ -183,38 +216,20 @@ class TrainingRun:
                 objective = self._objective(batch, counts, lambda_)
                 with self._autocast():
                     value, losses = self.forward(**batch.inputs(self.device), objective=objective)
-                self._require_finite(float(value.detach()), "loss", step, batch.layout.rows)
+                found = float(value.detach())
+                what = f"loss of micro-batch {batch.number + 1} of {len(batches)}"
+                require_finite(found, what, step, batch.layout.rows, self.model)
                 self.ranks.backward(value)
-            self.micro_losses.append(float(value.detach()))
+            self.micro_losses.append(found)
             for index, side in enumerate((1, -1)):
                 sums[index] += float(losses[objective.sign == side].sum())
-        grad_norm = float(whole(clip_grad_norm_(self.parameters, self.config.max_grad_norm or float("inf"))))
-        self._require_finite(grad_norm, "gradient", step, rows)
-        metrics = {"lr": float(self.schedule.get_last_lr()[0]), "grad_norm": grad_norm}
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        positive, negative = self.ranks.sum(sums)
-        if counts.positive:
-            metrics["loss_positive"] = positive / counts.positive
-        if counts.negative:
-            metrics |= {"loss_negative": negative / counts.negative, "lambda": lambda_}
-        metrics["tokens_per_s"] = (counts.positive + counts.negative) / (time.perf_counter() - started)
-        return metrics
+        return sums[0], sums[1]
 
     def whole_model(self, base: Path) -> TokenLossModel | None:
-        """The trained model, on the main rank only; a sharded one is put together on the CPU."""
-        if not self.sharded:
-            return self.model if self.ranks.main else None
-        model = build_model(self.config, base, "cpu", False) if self.ranks.main else None
-        into = dict(model.named_parameters()) if model else {}
-        with torch.no_grad():
-            for name, value in self.model.named_parameters():
-                if value.requires_grad:
-                    trained = whole(value)
-                    if into:
-                        into[name].copy_(trained)
-        return model
+        """The trained model, on the main rank only."""
+        if self.sharded:
+            return gathered_model(self.config, base, self.model, keep=self.ranks.main)
+        return self.model if self.ranks.main else None
 
     def _seed(self, step: int, micro_batch: int) -> None:
         """Dropout is drawn anew for every micro-batch, so that neither a resume nor the ranks change it."""
@@ -237,33 +252,13 @@ class TrainingRun:
             return 0.0
         return forget_weight(self.config.lambda_, step, total=self.total, per_epoch=self.per_epoch)
 
+    def _forgetting_steps(self) -> int:
+        """How many have a loss of negative tokens to show."""
+        forgets = self.data.rows.count(self.data.sign < 0) > 0
+        steps = enumerate(optimizer_steps(self.config, len(self.data.rows)))
+        return sum(self._lambda(step) > 0 and bool(forgets[rows].any()) for step, rows in steps)
+
     def _autocast(self) -> torch.autocast:
         # Nothing is cast for the wider types: the model is in the type of the computation already.
         reduced = self.config.dtype == "bfloat16"
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=reduced)
-
-    def _require_finite(self, value: float, what: str, step: int, rows: np.ndarray) -> None:
-        if not math.isfinite(value):
-            listed = ", ".join(map(str, rows[:24]))
-            raise NumericalError(
-                f"training: the {what} of optimizer step {step + 1} is {value} (rows {listed}); lower the learning "
-                "rate or forget.lambda.t_max, or use float32"
-            )
-
-
-def build_model(config: AnyObjective, base: Path, device: str, gradient_checkpointing: bool) -> TokenLossModel:
-    """`base` ready to train: all weights in float32 (or float64), or frozen in `dtype` under a float32 adapter."""
-    master = "float32" if config.dtype == "bfloat16" and config.mode == "full" else config.dtype
-    model = load_base(base, dtype=master, device=device)
-    if config.mode == "lora":
-        model = add_adapter(model, config.lora)
-    if gradient_checkpointing:
-        causal_lm(model).gradient_checkpointing_enable({"use_reentrant": False})
-    return TokenLossModel(model)
-
-
-def build_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, total: int) -> LRScheduler:
-    """Warm-up over int(total · ratio) steps, then as configured (transformers' Trainer would round up)."""
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    warmup = int(total * config.warmup_ratio)
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total)

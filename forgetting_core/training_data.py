@@ -47,4 +47,6 @@ def read_training_data(
     needs_base = isinstance(config, ForgetConfig) and config.negative == "npo"
     losses = read_losses(loss_base)[0] if needs_base and loss_base is not None else None
     assert not needs_base or losses is not None, "npo needs the base losses"
+    if losses is not None and not np.array_equal(np.isfinite(losses), response):
+        raise InputError(f"{loss_base}: lacks losses of response tokens of {data}, or has others; score it again")
     return TrainingData(rows, sign, losses)

@@ -4,7 +4,6 @@ The same loss as the step `evaluate[…,held_out]` measures of the finished mode
 micro-batches are dealt to the ranks, and what they find is summed.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from forgetting_core.batching import MicroBatch, Passes
 from forgetting_core.errors import NumericalError
 from forgetting_core.evaluation.held_out import answered_rows, ratio_with_stderr
+from forgetting_core.finite import GENTLER, listed
 from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
 from forgetting_core.ranks import Ranks
 from forgetting_core.tables import TokenRows
@@ -46,9 +46,9 @@ class Validation:
 
     @torch.no_grad()
     def measure(
-        self, model: TokenLossModel, ranks: Ranks, autocast: Callable[[], AbstractContextManager[object]]
+        self, model: TokenLossModel, done: int, ranks: Ranks, autocast: Callable[[], AbstractContextManager[object]]
     ) -> dict[str, float]:
-        """The curves' values of `model` as it is; called by all ranks, and it goes on in training mode.
+        """The curves' values of `model` after `done` steps; called by all ranks, and it goes on in training mode.
 
         Raises `NumericalError` for a loss that is not finite. Draws nothing at random. Not in inference mode:
         sharded parameters that are first gathered in it could not be trained.
@@ -62,14 +62,15 @@ class Validation:
             np.add.at(sums, self.rows.row_of(batch.chosen_tokens), losses.double().cpu().numpy())
         model.train()
         ranks.reshard(model)
-        return self._values(np.array(ranks.sum(sums.tolist()))[self._scored])
+        return self._values(np.array(ranks.sum(sums.tolist()))[self._scored], done)
 
-    def _values(self, sums: np.ndarray) -> dict[str, float]:
+    def _values(self, sums: np.ndarray, done: int) -> dict[str, float]:
         loss, _ = ratio_with_stderr(sums, self._counts)
-        if not math.isfinite(loss):
+        wrong = self._scored[~np.isfinite(sums)]
+        if len(wrong):
             raise NumericalError(
-                f"training: the validation loss is {loss}; lower the learning rate or forget.lambda.t_max, or use "
-                "float32"
+                f"training: the validation loss after optimizer step {done} is {loss} (validation rows "
+                f"{listed(wrong)}); {GENTLER}"
             )
         if self._first is None:
             self._first = sums

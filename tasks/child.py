@@ -1,7 +1,6 @@
 """The other side of the process boundary: a step's computation and the progress it reports."""
 
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetting_core.config import ExecutionConfig
-from forgetting_core.errors import OutOfMemoryError
+from forgetting_core.errors import memory_errors
 from forgetting_core.progress import Progress
 from infra.launch import Channel, Message
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from forgetting_core.run_facts import RunFacts
 
 Summary = dict[str, Any]
-_OUT_OF_MEMORY = re.compile("OutOfMemoryError|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED")
 SECONDS_BETWEEN_REPORTS = 0.2
 
 
@@ -114,9 +112,5 @@ def use_own_gpu(slot: int) -> None:
 
 def compute(job: Job, progress: Progress) -> Summary:
     """`job.compute`. Raises what it raises, and `OutOfMemoryError` for all ways in which torch says so."""
-    try:
+    with memory_errors():
         return job.compute(job, progress)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
-            raise OutOfMemoryError(f"out of memory: {str(error).splitlines()[0][:300]}") from error
-        raise

@@ -57,7 +57,7 @@ def computations(folder: Path, round_: int = 0) -> int:
 
 def open_context(url: str, work: Path, ttl: float = 60.0) -> tuple[RunContext, list[tuple[str, dict[str, Any]]]]:
     """A run without MLflow, and what its listener hears."""
-    lineage = Lineage("sqlite:///unused.db", "race")
+    lineage = Lineage(f"sqlite:///{work}/unused.db", "race")
     lineage.degraded = "not part of this test"
     heard: list[tuple[str, dict[str, Any]]] = []
     context = RunContext(
@@ -65,7 +65,7 @@ def open_context(url: str, work: Path, ttl: float = 60.0) -> tuple[RunContext, l
         store=open_store(url),
         leases=Leases(open_objects(url), ttl, "a-flow-run"),
         lineage=lineage,
-        curves=CurveSender(work / "curves", "sqlite:///unused.db", "race", lineage.recover),
+        curves=CurveSender(work / "curves", f"sqlite:///{work}/unused.db", "race", lineage.recover),
         launcher=Launcher(2, ("tests.racing",)),
         digests=DigestCache(work / "digests.sqlite"),
         work_dir=work,

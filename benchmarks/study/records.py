@@ -18,7 +18,7 @@ from flows.recipes import find_recipe
 from forgetting_core.comparison.items import read_evaluation
 from forgetting_core.config import identity
 from forgetting_core.recipe import load_recipe
-from forgetting_core.report.curves import ends, read_curves
+from forgetting_core.report.curves import ends_of, read_curves
 from infra.fingerprint import canonical_json
 from tasks.evaluate import label_of
 from tasks.records import CURVES_FILE
@@ -93,7 +93,7 @@ def losses_of(lines: str, model: str) -> dict[str, list[float]]:
     `lines` is the file of the training's curves.
     """
     curves = read_curves({model: lines}).get(model, {})
-    return {name: list(ends(curves[name])) for name in LOSSES if name in curves}
+    return {name: list(ends_of(curves[name])) for name in LOSSES if name in curves}
 
 
 def _detection(outcome: Outcome) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from forgetting_core.config.data import ModelSource
-from forgetting_core.config.fields import AbsentWhenNull, Config, Dtype, Positive, Ratio, Seed
+from forgetting_core.config.fields import AbsentWhen, AbsentWhenNull, Config, Dtype, Positive, Ratio, Seed
 
 
 class LoraConfig(Config):
@@ -70,6 +70,9 @@ class ForgetConfig(_Selective):
     `unlikelihood`, −log(1−p) instead of log p."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """β of `npo`; without effect on the others."""
+    stop_when_diverging: Annotated[bool, AbsentWhen(False)] = False
+    """Whether `ascent` that runs away, by the rule of the report's warning, ends the training with an error, not
+    with a warning alone. A training that completes has the same weights with and without."""
 
 
 class IgnoreConfig(_Selective):

@@ -1,5 +1,6 @@
 """The harness's Hugging Face model, made to report finished items and to stay quiet about everything else."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,11 @@ from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from forgetting_core.errors import InputError
+from forgetting_core.errors import InputError, NumericalError
 from forgetting_core.progress import Progress
+
+SHOWN = 60
+"""Characters of an item in a message."""
 
 
 class ReportingLM(HFLM):  # type: ignore[misc]
@@ -74,7 +78,13 @@ class _Finished(CacheHook):  # type: ignore[misc]
         self.requests, self.finished = len(requests), 0
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
-        """One request is finished."""
+        """One request is finished. Raises `NumericalError` for a log-likelihood that is NaN: no choice is best."""
+        likelihood = res[0] if attr == "loglikelihood" else res
+        if attr != "generate_until" and math.isnan(likelihood):
+            raise NumericalError(
+                f"evaluate: the log-likelihood of an item of {len(self.seen)} is not finite (it begins "
+                f"{str(req[0])[:SHOWN]!r}); try evaluate.dtype float32, and look at the losses of the fine-tune"
+            )
         self.finished += 1
         done = self.done_before + self.new_items * self.finished / self.requests
         self.progress.advance(done, self.items, "items")

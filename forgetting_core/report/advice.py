@@ -42,11 +42,3 @@ def forgetting_of(recipe: Recipe) -> ForgetConfig | None:
     """The objective, if it forgets anything."""
     own = recipe.forget
     return own if isinstance(own, ForgetConfig) and own.lambda_.t_max > 0 else None
-
-
-def less_forgetting(forgetting: ForgetConfig) -> str:
-    """What to change so that less is forgotten."""
-    weight = forgetting.lambda_.t_max
-    lower = f"lower forget.lambda.t_max (now {weight:g}; try {weight / 10:g})"
-    bounded = forgetting.negative != "ascent"
-    return lower if bounded else f"{lower}, or bound the forgetting with forget.negative: npo"

@@ -8,6 +8,7 @@ import numpy as np
 
 from forgetting_core.metrics_file import VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR, VALIDATION_LOSS
 from forgetting_core.report.benchmarks import MODELS
+from forgetting_core.running_away import end_length, ends
 
 CURVES = {
     "loss_positive": "loss of positive tokens (nats)",
@@ -21,8 +22,6 @@ CURVES = {
 READ = (*CURVES, VALIDATION_CHANGE, VALIDATION_CHANGE_STDERR)
 POINTS = 60
 """Drawn of one curve at most; a longer one is drawn as the means of equally many neighbouring steps."""
-END_SHARE = 0.1
-"""Of the steps: how a training begins and ends is the mean over its first and last tenth."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ def thinned(curve: Curve) -> Thinned:
     return Thinned(steps, values, low, high)
 
 
-def end_length(curve: Curve) -> int:
-    """How many points a tenth of the steps are."""
-    return max(1, int(END_SHARE * len(curve.values)))
-
-
-def ends(curve: Curve) -> tuple[float, float]:
+def ends_of(curve: Curve) -> tuple[float, float]:
     """Means over the first and the last tenth of the steps."""
-    length = end_length(curve)
-    return float(curve.values[:length].mean()), float(curve.values[-length:].mean())
+    return ends(curve.values, end_length(len(curve.values)))

@@ -20,7 +20,7 @@ from forgetting_core.models import load_tokenizer
 from forgetting_core.progress import Progress
 from forgetting_core.report import charts, model_charts
 from forgetting_core.report.benchmarks import MEANINGS, Metrics, benchmark_table, read_held_out, read_metrics
-from forgetting_core.report.curves import CURVES, POINTS, Curve, ends, model_of, read_curves
+from forgetting_core.report.curves import CURVES, POINTS, Curve, ends_of, model_of, read_curves
 from forgetting_core.report.html import templates
 from forgetting_core.report.row_data import choose_rows, json_for_script, row_data
 from forgetting_core.report.run_graph import draw_graph
@@ -128,7 +128,7 @@ def render_page(
         curves=curves,
         curve_names=[name for name in CURVES if any(name in of_model for of_model in curves.values())],
         curve_ends={
-            model: {name: ends(curve) for name, curve in of_model.items()} for model, of_model in curves.items()
+            model: {name: ends_of(curve) for name, curve in of_model.items()} for model, of_model in curves.items()
         },
         curve_charts=[Markup(svg) for svg in model_charts.curve_charts(curves)],
         points_drawn=POINTS,

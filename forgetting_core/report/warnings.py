@@ -1,7 +1,6 @@
 """What went wrong in a run although every step succeeded: each fault is measured, and comes with what to change.
 
-All rules look at the recipe's own model. Figures of the demo stand beside the thresholds: with `t_max` 0.01 it ends
-as good as `ignore`, with the published 0.25 no better than the base.
+All rules look at the recipe's own model.
 """
 
 import math
@@ -19,18 +18,15 @@ from forgetting_core.report.advice import (
     better_reference,
     forgetting_of,
     gentler,
-    less_forgetting,
     more_positives,
     same_format,
 )
 from forgetting_core.report.benchmarks import BASE
-from forgetting_core.report.curves import Curve, end_length, ends
+from forgetting_core.report.curves import Curve, ends_of
 from forgetting_core.report.token_class import PUNCTUATION, SPECIAL, WHITE_SPACE
+from forgetting_core.running_away import can_run_away, end_length, less_forgetting, rise
 
 OWN = "forget"
-RUNAWAY_NATS = 3.0
-"""Rise of the negative tokens' mean loss: they are then e³ ≈ 20 times less likely than when forgetting began.
-In the demo it is 1.4 at t_max 0.01 and 8.2 at 0.25."""
 ERRORS = 2.0
 """Standard errors of a difference that are more than chance: without one, of 44 runs one is told of.
 
@@ -88,19 +84,13 @@ def skipped_rows(bad_rows: Mapping[str, int]) -> Iterator[RunWarning]:
 
 
 def _running_away(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarning]:
-    """Ascent only: the bounded forms stop by themselves."""
     forgetting = forgetting_of(recipe)
-    if forgetting is None or forgetting.negative != "ascent" or "loss_negative" not in curves:
+    if forgetting is None or not can_run_away(forgetting) or "loss_negative" not in curves:
         return
-    first, last = ends(curves["loss_negative"])
-    if last - first > RUNAWAY_NATS:
-        yield RunWarning(
-            "negative loss running away",
-            f"the mean loss of negative tokens rose from {first:.2f} to {last:.2f} nats, which makes them "
-            f"{math.exp(min(last - first, 100)):,.0f} times less likely; gradient ascent has no bound, and what "
-            "they share with other tokens is forgotten with them",
-            less_forgetting(forgetting),
-        )
+    losses = curves["loss_negative"].values
+    found = rise(losses, end_length(len(losses)))
+    if found.runs_away:
+        yield RunWarning("negative loss running away", str(found), less_forgetting(forgetting))
 
 
 def _held_out(
@@ -130,8 +120,8 @@ def _positives(recipe: Recipe, curves: Mapping[str, Curve]) -> Iterator[RunWarni
     curve = curves.get("loss_positive")
     if curve is None or len(curve.values) < FEWEST_STEPS:
         return
-    first, last = ends(curve)
-    error = _scatter(curve.values) * math.sqrt(2 / end_length(curve))
+    first, last = ends_of(curve)
+    error = _scatter(curve.values) * math.sqrt(2 / end_length(len(curve.values)))
     if first - last <= ERRORS * error:
         more = "train longer or faster (forget.epochs, forget.learning_rate)"
         forgetting = forgetting_of(recipe) if last > first else None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetting_core.report.curves import POINTS, ends, read_curves, thinned
+from forgetting_core.report.curves import POINTS, ends_of, read_curves, thinned
 from forgetting_core.report.run_graph import HEIGHT, WIDTH, Drawing, draw_graph
 from forgetting_core.report.sweep import read_sweep
 from forgetting_core.run_facts import RunFacts, StepFacts, SweepPoint
@@ -151,7 +151,7 @@ def test_long_curves_are_thinned_to_means() -> None:
     assert np.array_equal(few.steps, few.values)
     assert (few.low[0], few.values[0], few.high[0]) == (1, 5.5, 10)
     assert (few.low[-1], few.values[-1], few.high[-1]) == (591, 593.5, 596)
-    assert ends(curve) == (30, 567)
+    assert ends_of(curve) == (30, 567)
 
 
 def test_the_sweep_shows_every_rho_and_the_models_that_do_not_depend_on_it(html: str) -> None:

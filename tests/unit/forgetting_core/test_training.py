@@ -223,6 +223,16 @@ def test_the_same_step_twice_gives_the_same_bytes(
         assert str(tmp_path).encode() not in (tmp_path / "first" / name).read_bytes()
 
 
+def test_the_rows_of_a_step_share_lines_without_padding(base: Path, rows: TokenRows, tmp_path: Path) -> None:
+    data = TrainingData(rows, rows.response_mask().astype(np.int8))
+    run = TrainingRun(ForgetConfig(**FULL), data, base, tmp_path, ExecutionConfig(device="cpu"), Progress())
+    lengths = [64, 30, 20, 10, 4, 50]
+    step = TokenRows(*(np.zeros(sum(lengths), np.int32) for _ in range(2)), np.cumsum([0, *lengths]))
+    batches = run.passes.micro_batches(step, np.ones(sum(lengths), np.int8), np.arange(len(lengths)))
+    assert sum(batch.input_ids.numel() for batch in batches) == sum(lengths)
+    assert len(batches) < len(lengths)
+
+
 @pytest.mark.parametrize("negative, t_max", [("ascent", 0.5), ("npo", 0.5), ("unlikelihood", 10)])
 def test_every_way_to_forget_unlearns_the_negative_tokens(
     base: Path, data: Path, labels: Path, tmp_path: Path, negative: str, t_max: float
