@@ -179,7 +179,7 @@ def test_a_validation_loss_names_the_step_and_the_validation_rows(
 ) -> None:
     model, row = blind_spot
     config = SftConfig(objective="sft", **FULL, eval_steps=1)
-    expected = rf"the validation loss after optimizer step 0 is nan \(validation rows {row}\)"
+    expected = rf"the validation loss after optimizer step 0 is nan \(validation rows ([\d, ]+, )?{row}\b"
     with pytest.raises(NumericalError, match=expected):
         train(config, model, data, None, tmp_path / "out", validation=data)
 
