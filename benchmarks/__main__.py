@@ -33,6 +33,7 @@ BENCHMARKS = {
     "input": "benchmarks.input_faults.measure",
     "fuzz": "benchmarks.fuzz.measure",
     "security": "benchmarks.security",
+    "kills": "benchmarks.kills",
 }
 """{name: module}"""
 ALL = "all"
