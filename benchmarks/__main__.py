@@ -34,6 +34,7 @@ BENCHMARKS = {
     "fuzz": "benchmarks.fuzz.measure",
     "security": "benchmarks.security",
     "kills": "benchmarks.kills",
+    "load": "benchmarks.load",
 }
 """{name: module}"""
 ALL = "all"

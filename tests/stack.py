@@ -58,8 +58,9 @@ class Running:
 
     def pid(self, name: str) -> int:
         """Of one of its processes, which runs."""
-        pids = {item.name: item.pid for item in Stack(self.folder, PROJECT).status()}
-        assert (pid := pids[name]) is not None, f"{name} does not run"
+        conditions = {item.name: item for item in Stack(self.folder, PROJECT).status()}
+        pid = conditions[name].pid
+        assert pid is not None, f"{name} does not run"
         return pid
 
     def start(self, deployment: str, **parameters: Any) -> FlowRun:
@@ -81,10 +82,10 @@ class Running:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[Running]:
+def running_stack(folder: Path, gpu_runs: int = GPU_RUNS) -> Iterator[Running]:
     """A stack that is up, and down afterwards."""
     try:
-        lines = command(folder, "up", "--gpu-runs", str(GPU_RUNS))
+        lines = command(folder, "up", "--gpu-runs", str(gpu_runs))
         with exported(lines) as environment, get_client(sync_client=True) as client:
             yield Running(folder, environment, client)
     finally:
@@ -132,6 +133,12 @@ def remaining(groups: Collection[int], folder: Path) -> list[str]:
 def names_below(objects: Objects, folder: str) -> list[str]:
     """Names, without their ending, of the objects below a folder of a store."""
     return [stored.key.rsplit("/", 1)[1].removesuffix(".json") for stored in objects.find(folder)]
+
+
+def most_at_once(runs: list[FlowRun]) -> int:
+    """How many of these runs were running at the same moment at most."""
+    spans = [(run.start_time, run.end_time) for run in runs]
+    return max(sum(start <= moment < end for start, end in spans if start and end) for moment, _ in spans if moment)
 
 
 def marked(folder: Path) -> list[psutil.Process]:

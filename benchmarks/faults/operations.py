@@ -138,9 +138,9 @@ class Replace(Stored):
         if known is None or known.artifact != result.artifact or result.adopted:
             return f"the commit is {known}, not {result}"
         history = [stored.key for stored in store.objects.find(f"v1/history/{STEP}/{result.fingerprint}")]
-        return "; ".join(damaged(store.objects, known)) or (
-            None if len(history) == 1 else f"the history is {history}"
-        )
+        if len(history) != 1:
+            return f"the history is {history}"
+        return "; ".join(damaged(store.objects, known)) or None
 
 
 class Lookup(Stored):

@@ -1,7 +1,7 @@
-"""`python -m benchmarks kills`: whatever of a run or of its servers is killed at whatever moment, nothing is lost.
+"""`python -m benchmarks kills`: whatever of a run or of its servers is killed at any moment, nothing is lost.
 
-A trial (`trial`) kills one process of a real run of `nano` on the team stack, at a random moment or in the middle of
-a write to the store. Then the run goes on, or is done again, and everything is as if nothing had happened: every
+A trial (`trial`) kills one process of a real run of `nano` on the team stack, at a random moment or in the middle
+of a write to the store. Then the run goes on, or is done again, and everything is as if nothing had happened: every
 artifact has the digest that it has undisturbed, what is visible is whole, no lease, slot or checkpoint is left, no
 process is left, and MLflow and Prefect know of no run that goes on. `python -m benchmarks.kills SEED...` tries the
 trials of some seeds again.

@@ -1,4 +1,4 @@
-"""One trial from its beginning to its end: disturb a run, have it done again if need be, and look at what is left."""
+"""One trial from its beginning to its end: disturb a run, do it again if need be, see what is left."""
 
 import os
 import signal

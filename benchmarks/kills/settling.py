@@ -1,7 +1,7 @@
 """What becomes true only some time after a kill, looked at once for all trials.
 
-Prefect's server calls a run dead that has been silent for a minute and a half; until then MLflow cannot be told, and
-a slot of the GPU's limit is held. Then `forgetting lineage --relink` closes what the next run did not.
+Prefect's server calls a run dead that has been silent for a minute and a half; until then MLflow cannot be told,
+and a slot of the GPU's limit is held. Then `forgetting lineage --relink` closes what the next run did not.
 """
 
 import subprocess

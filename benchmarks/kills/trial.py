@@ -13,7 +13,7 @@ PAIRS: tuple[tuple[Victim, signal.Signals], ...] = tuple(product(VICTIMS, SIGNAL
 STEPS = ("prepare", "split", "reference", "score", "partition", "forget", "evaluate", "report")
 """Kinds of steps in an order in which inputs come first."""
 FIRST_STEPS = {"prepare": 1, "reference": 2, "score": 2, "forget": 4, "evaluate": 1}
-"""Where a run begins, the steps before being in the store, and how often: most begin late, since that is quicker."""
+"""Where a run begins, what comes before being in the store, and how often: most begin late, which is quicker."""
 POOL_SHARE = 0.2
 """Of the runs that could be either, those that a worker runs."""
 WRITE_SHARE = 0.6

@@ -1,4 +1,4 @@
-"""Fifteen of the kills that `python -m benchmarks kills` tries: any process of a run or its servers, at any moment."""
+"""Fifteen of the kills that `python -m benchmarks kills` tries: any process of a run or its servers."""
 
 from collections.abc import Iterator
 
