@@ -14,7 +14,7 @@ PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (measure_crowd, measu
 
 def measure(quick: bool) -> list[Row]:
     """The rows of all parts."""
-    rows = []
+    rows: list[Row] = []
     for part in PARTS:
         with tempfile.TemporaryDirectory(prefix="load-") as folder:
             rows += part(Path(folder), quick)
