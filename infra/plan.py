@@ -156,7 +156,16 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
     """(name, old, new) of what differs as a fingerprint sees it: 1 is not 1.0; `ABSENT` is not null."""
     names = [*old, *(name for name in new if name not in old)]
     pairs = [(name, old.get(name, ABSENT), new.get(name, ABSENT)) for name in names]
-    return [(name, before, now) for name, before, now in pairs if canonical_json(before) != canonical_json(now)]
+    return [(name, before, now) for name, before, now in pairs if _differ(before, now)]
+
+
+def _differ(before: Any, now: Any) -> bool:
+    # most are plain and the same, and a plan compares tens of thousands
+    if type(before) is type(now) and isinstance(before, str | int | None):
+        return bool(before != now)
+    if before is ABSENT or now is ABSENT:
+        return True
+    return canonical_json(before) != canonical_json(now)
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
