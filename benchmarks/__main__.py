@@ -33,6 +33,8 @@ BENCHMARKS = {
     "input": "benchmarks.input_faults.measure",
     "fuzz": "benchmarks.fuzz.measure",
     "security": "benchmarks.security",
+    "kills": "benchmarks.kills",
+    "load": "benchmarks.load",
 }
 """{name: module}"""
 ALL = "all"

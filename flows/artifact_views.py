@@ -125,10 +125,11 @@ def garbage_table(census: Census, done: Sequence[tuple[Garbage, bool]] | None, n
     return [table, *kinds, f"{now_free} {verb}, {later} a grace period later. {kept}"]
 
 
-def ls_document(inventory: Inventory, records: Iterable[Record]) -> dict[str, Any]:
-    """The form of `ls --json`."""
+def ls_document(inventory: Inventory, records: Iterable[Record], total: int) -> dict[str, Any]:
+    """The form of `ls --json`; `total` counts what there is beside what is listed too."""
     return {
         "store": inventory.root,
+        "total": total,
         "artifacts": [_record_document(inventory, record) for record in records],
         "pins": pins_document(inventory),
     }

@@ -37,6 +37,7 @@ def ls(
     step: Annotated[str | None, typer.Option(help="Only this step, such as `forget` or `score[base]`.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Only what runs of this recipe used.")] = None,
     run: Annotated[str | None, typer.Option(metavar="FLOW_RUN_ID", help="Only what this run used.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Only the newest N.")] = 100,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,13 +46,20 @@ def ls(
     Example: `forgetting artifacts ls --step forget`
     """
     from flows.artifact_views import artifacts_table, ls_document, pins_table
+    from infra.inventory import read_inventory, read_newest
 
-    _, inventory = _open(store)
-    records = inventory.select(step=step, recipe=recipe, run=run)
+    objects = _objects(store)
+    inventory, total = read_newest(objects, step, limit)
+    if recipe is not None or run is not None or (step is not None and not total):  # `step` may be a label
+        inventory = read_inventory(objects)
+        total = len(inventory.select(step=step, recipe=recipe, run=run))
+    records = inventory.select(step=step, recipe=recipe, run=run)[:limit]
     if as_json:
-        print_json(ls_document(inventory, records))
+        print_json(ls_document(inventory, records, total))
         return
     _print(artifacts_table(inventory, records, datetime.now(UTC)))
+    if len(records) < total:
+        _print(f"The newest {len(records)} of {total}; --limit shows more.")
     if inventory.pins:
         _print(pins_table(inventory))
 
@@ -283,14 +291,20 @@ def gc(
 
 
 def _open(store: str | None) -> "tuple[Objects, Inventory]":
-    from infra.folder_objects import FolderObjects
     from infra.inventory import read_inventory
+
+    objects = _objects(store)
+    return objects, read_inventory(objects)
+
+
+def _objects(store: str | None) -> "Objects":
+    from infra.folder_objects import FolderObjects
     from infra.urls import open_objects
 
     objects = open_objects(Settings.from_environment(store=store).store_url)
     if isinstance(objects, FolderObjects) and not objects.folder.is_dir():
         raise RequestError(f"there is no store at {objects.root}; name it with --store or FORGETTING_STORE")
-    return objects, read_inventory(objects)
+    return objects
 
 
 def _print(*things: object) -> None:

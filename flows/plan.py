@@ -11,7 +11,7 @@ from forgetting_core.config import Recipe
 from forgetting_core.recipe import load_recipe
 from infra.digests import DigestCache
 from infra.lease import Leases
-from infra.plan import Assessment, assess
+from infra.plan import Assessment, Earlier, assess
 from infra.settings import Settings
 from infra.sources import Ref, Sources, Unresolved
 from infra.store import Store
@@ -94,6 +94,7 @@ class PlanWalker(RecipeSources):
         """What the recipe's last completed run used; empty without one."""
         self.last = {label: used["fingerprint"] for label, used in head.get("steps", {}).items()}
         self._leases = leases
+        self._earlier = Earlier(store)
         self._code_identity = code_identity
 
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
@@ -109,6 +110,7 @@ class PlanWalker(RecipeSources):
         assessment = assess(
             self.store,
             self._leases,
+            self._earlier,
             step=call.spec.name,
             version=call.spec.version,
             config=identified(call, self._code_identity).identity,

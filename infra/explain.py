@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.commits import Commit
 from infra.fingerprint import step_payload
-from infra.plan import Reason, changes, flatten, nearest, own_differences
+from infra.plan import Earlier, Reason, changes, flatten, nearest, own_differences
 from infra.store import Store
 
 
@@ -57,7 +57,9 @@ def earlier_commit(
 ) -> Commit | None:
     """The commit whose fingerprint is `last`, or else the one of `step` with the fewest differences."""
     used = store.lookup(step, last) if last else None
-    return used or nearest(store.commits(step), step_payload(step, version, config, inputs), unknown, None)
+    return used or nearest(
+        Earlier(store).of(step, last)[0], step_payload(step, version, config, inputs), unknown, None
+    )
 
 
 def compare(

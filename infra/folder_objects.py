@@ -93,12 +93,7 @@ class FolderObjects:
         """As `Objects.find`."""
         top = self.path(prefix)
         with _explained(top, "list"):
-            paths = (
-                [top]
-                if top.is_file()
-                else [Path(folder, name) for folder, _, names in os.walk(top, onerror=_raise) for name in names]
-            )
-            found = [stored for path in paths if (stored := self._stored(path))]
+            found = [_stored(prefix, top.stat())] if top.is_file() else list(_below(str(top), prefix))
         yield from sorted(found, key=lambda stored: stored.key)
 
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
@@ -122,15 +117,6 @@ class FolderObjects:
             while size and (chunk := file.read(min(CHUNK_BYTES, size))):
                 size -= len(chunk)
                 yield chunk
-
-    def _stored(self, path: Path) -> Stored | None:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:  # deleted since it was listed
-            return None
-        key = path.relative_to(self.folder).as_posix()
-        modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-        return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}", modified)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -176,9 +162,21 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _below(folder: str, key: str) -> Iterator[Stored]:
+    """The objects below the folder `key`; strings all the way, because there may be a hundred thousand."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{key}/{entry.name}"
+            if not entry.is_dir():
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    yield _stored(name, entry.stat())
+            elif not entry.is_symlink():
+                yield from _below(entry.path, name)
+
+
+def _stored(key: str, stat: os.stat_result) -> Stored:
+    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+    return Stored(key, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}", modified)
 
 
 _ADVICE = {

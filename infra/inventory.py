@@ -4,10 +4,11 @@ Reads only. One `Inventory` is one look at the store; what others write meanwhil
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from heapq import nlargest
 from typing import Any
 
 from infra.commits import DATA, Commit, decode
@@ -216,12 +217,37 @@ def read_inventory(objects: Objects) -> Inventory:
     )
 
 
+def read_newest(objects: Objects, step: str | None, limit: int) -> tuple[Inventory, int]:
+    """The `limit` commits, of one kind of step if asked, that were written last, and how many there are.
+
+    With what uses them: a run is written after the commits that it names, so runs that are older than all of these
+    are not read. Raises `StoreError`.
+    """
+    below = f"{COMMITS}/{step}/" if step else COMMITS
+    listed = [stored for stored in objects.find(COMMITS) if stored.key.startswith(below)]
+    newest = nlargest(limit, listed, key=lambda stored: stored.modified)
+    since = min((stored.modified for stored in newest), default=None)
+    users = (stored for stored in objects.find(RUNS) if since is not None and stored.modified >= since)
+    inventory = Inventory(
+        root=objects.root,
+        commits=_records(objects, newest, decode),
+        history=(),
+        runs=_runs(objects, users),
+        heads=read_runs(objects, HEADS),
+        pins=dict(read_pins(objects)),
+    )
+    return inventory, len(listed)
+
+
 def read_records(
     objects: Objects, prefix: str, seen: Seen = frozenset(), *, decoder: Decoder = decode
 ) -> tuple[Record, ...]:
     """The commit records below a folder that were not `seen`. Raises `StoreError`."""
     listed = (stored for stored in objects.find(prefix) if (stored.key, stored.etag) not in seen)
+    return _records(objects, listed, decoder)
 
+
+def _records(objects: Objects, listed: Iterable[Stored], decoder: Decoder) -> tuple[Record, ...]:
     def read(stored: Stored) -> Record | None:
         try:
             commit = decoder(objects.read(stored.key), objects.root, stored.key)
@@ -235,7 +261,10 @@ def read_records(
 def read_runs(objects: Objects, prefix: str, seen: Seen = frozenset()) -> tuple[Run, ...]:
     """The records of flow runs (`RUNS`) or heads (`HEADS`) that were not `seen`. Raises `StoreError`."""
     listed = (stored for stored in objects.find(prefix) if (stored.key, stored.etag) not in seen)
+    return _runs(objects, listed)
 
+
+def _runs(objects: Objects, listed: Iterable[Stored]) -> tuple[Run, ...]:
     def read(stored: Stored) -> Run | None:
         try:
             data = unseal(objects.read(stored.key))

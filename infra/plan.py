@@ -17,6 +17,28 @@ ABSENT = "(absent)"
 State = Literal["cached", "run", "maybe", "running", "evicted"]
 
 
+COMPARED = 50
+"""Commits of a kind of step that a plan reads."""
+
+
+class Earlier:
+    """The commits that steps are compared with: of each kind the newest, read once for all steps of a plan."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._newest: dict[str, tuple[list[Commit], bool]] = {}
+
+    def of(self, step: str, last: str | None) -> tuple[list[Commit], bool]:
+        """The newest commits of `step` and the one with the fingerprint `last`; whether there are no others."""
+        if step not in self._newest:
+            self._newest[step] = self._store.newest_commits(step, COMPARED)
+        newest, all_ = self._newest[step]
+        if all_ or last is None or last in {commit.fingerprint for commit in newest}:
+            return newest, all_
+        used = self._store.lookup(step, last)
+        return ([*newest, used] if used else newest), all_
+
+
 @dataclass(frozen=True)
 class Reason:
     """One difference between what would run and the nearest earlier commit."""
@@ -45,6 +67,7 @@ class Assessment:
 def assess(
     store: Store,
     leases: Leases,
+    earlier: Earlier,
     *,
     step: str,
     version: int,
@@ -57,8 +80,9 @@ def assess(
 
     `inputs` are content digests by name, `unknown` the inputs that are not known yet, with the cause; `last` is the
     fingerprint that the recipe's last completed run used. A step with unknown inputs is `maybe` when some commit
-    agrees in everything else (its inputs may come out the same), or else `run`. A step whose artifact is gone is
-    `evicted`: it runs only if a step that needs it does. One that someone is working on is `running`.
+    agrees in everything else (its inputs may come out the same) or there are more than were read, or else `run`.
+    A step whose artifact is gone is `evicted`: it runs only if a step that needs it does. One that someone is
+    working on is `running`.
     """
     if not unknown:
         payload = step_payload(step, version, config, inputs)
@@ -70,12 +94,12 @@ def assess(
             gone = Reason("missing", "artifact", commit.uri, None)
             state: State = "running" if working else "evicted"
             return Assessment(state, commit.fingerprint, [gone], commit, _seconds(commit))
-    candidates = list(store.commits(step))
+    candidates, all_ = earlier.of(step, last)
     payload = step_payload(step, version, config, inputs)
-    earlier = nearest(candidates, payload, unknown, last)
-    reasons = _reasons(earlier.payload if earlier else None, payload, unknown)
+    closest = nearest(candidates, payload, unknown, last)
+    reasons = _reasons(closest.payload if closest else None, payload, unknown)
     if unknown:
-        possible = any(not _known_differences(c.payload, payload, unknown) for c in candidates)
+        possible = not all_ or any(not _known_differences(c.payload, payload, unknown) for c in candidates)
         state = "maybe" if possible else "run"
     else:
         state = "running" if working else "run"
@@ -84,7 +108,7 @@ def assess(
         None if unknown else fingerprint(payload),
         reasons,
         None,
-        _seconds(earlier) if earlier else None,
+        _seconds(closest) if closest else None,
     )
 
 
@@ -132,7 +156,16 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
     """(name, old, new) of what differs as a fingerprint sees it: 1 is not 1.0; `ABSENT` is not null."""
     names = [*old, *(name for name in new if name not in old)]
     pairs = [(name, old.get(name, ABSENT), new.get(name, ABSENT)) for name in names]
-    return [(name, before, now) for name, before, now in pairs if canonical_json(before) != canonical_json(now)]
+    return [(name, before, now) for name, before, now in pairs if _differ(before, now)]
+
+
+def _differ(before: Any, now: Any) -> bool:
+    # most are plain and the same, and a plan compares tens of thousands
+    if type(before) is type(now) and isinstance(before, str | int | None):
+        return bool(before != now)
+    if before is ABSENT or now is ABSENT:
+        return True
+    return canonical_json(before) != canonical_json(now)
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:

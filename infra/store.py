@@ -24,12 +24,12 @@ from infra.commits import DATA, Commit, decode, encode
 from infra.digests import DigestCache
 from infra.folder_objects import FolderObjects
 from infra.manifest import MANIFEST, Artifact, FileEntry, Manifest, files_of, role_of
-from infra.objects import NotFoundError, Objects, StoreError, in_order, is_safe
+from infra.objects import NotFoundError, Objects, Stored, StoreError, in_order, is_safe
 from infra.sealed import seal, unseal
 from infra.staging import ArtifactMissingError, Progress, counter, stage_download, verify
 from infra.urls import open_objects
 
-RUN_READERS = 8
+READERS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=\[\]-]*")
 
 
@@ -182,6 +182,21 @@ class Store:
             if commit is not None:  # not deleted since it was listed
                 yield commit
 
+    def newest_commits(self, step: str, limit: int) -> tuple[list[Commit], bool]:
+        """The `limit` commits of `step` that were written last, newest first, and whether there are no others.
+
+        Reads no others. Raises `StoreError`.
+        """
+        listed = list(self.objects.find(f"v1/commits/{_name(step)}"))
+        newest = nlargest(limit, listed, key=lambda stored: stored.modified)
+
+        def read(stored: Stored) -> Commit | None:
+            return self.lookup(step, stored.key.rsplit("/", 1)[1].removesuffix(".json"))
+
+        found = in_order(read, newest, READERS)
+        # None: deleted since it was listed
+        return [commit for commit in found if commit is not None], len(newest) == len(listed)
+
     def record_run(self, flow_run_id: str, data: dict[str, Any]) -> None:
         """Store which commits a flow run used, replacing what the same run stored before."""
         self.objects.overwrite(f"v1/runs/{_name(flow_run_id)}.json", seal(data))
@@ -193,7 +208,7 @@ class Store:
     def newest_runs(self, limit: int) -> Iterator[dict[str, Any]]:
         """What `record_run` stored for the `limit` runs that were written last, newest first; reads no others."""
         newest = nlargest(limit, self.objects.find("v1/runs"), key=lambda stored: stored.modified)
-        for data in in_order(self._read_json, (stored.key for stored in newest), RUN_READERS):
+        for data in in_order(self._read_json, (stored.key for stored in newest), READERS):
             if data is not None:  # not deleted since it was listed
                 yield data
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.visible import damaged
 from infra.commits import Commit, Output
 from infra.digests import file_sha256
 from infra.fingerprint import fingerprint, step_payload
 from infra.lease import Leases
 from infra.manifest import Artifact
 from infra.store import Store
-from infra.verification import read_manifest, verify_artifact
 
 STEP = "split"
 LEASE_SECONDS = 60.0
@@ -55,12 +55,6 @@ def commit_of(store: Store, artifact: Artifact, seed: str) -> Commit:
         inputs={},
         summary={"rows": 160, "metrics": {"acc": 0.4375, "loss": 2.8125}},
     )
-
-
-def damaged(store: Store, commit: Commit) -> list[str]:
-    """What of a commit's artifact is not as the commit says."""
-    found = verify_artifact(store.objects, commit, read_manifest(store.objects, commit), lambda count: None)
-    return [f"{fault.file}: {fault.found}" for fault in found]
 
 
 @dataclass
@@ -105,7 +99,7 @@ class Publish(Operation):
         known = store.lookup(STEP, result.fingerprint)
         if known != result.model_copy(update={"adopted": False}) or result.adopted:
             return f"the commit is {known}, not {result}"
-        return "; ".join(damaged(store, known)) or None
+        return "; ".join(damaged(store.objects, known)) or None
 
 
 class PublishLarge(Publish):
@@ -144,7 +138,9 @@ class Replace(Stored):
         if known is None or known.artifact != result.artifact or result.adopted:
             return f"the commit is {known}, not {result}"
         history = [stored.key for stored in store.objects.find(f"v1/history/{STEP}/{result.fingerprint}")]
-        return "; ".join(damaged(store, known)) or (None if len(history) == 1 else f"the history is {history}")
+        if len(history) != 1:
+            return f"the history is {history}"
+        return "; ".join(damaged(store.objects, known)) or None
 
 
 class Lookup(Stored):

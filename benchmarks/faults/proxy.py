@@ -110,7 +110,7 @@ class Proxy:
             request = self.resign(request)
         if order is not None and kind == "flipped upload":
             request.body = _flipped(request.body, order.random)
-        response = await self._forward(request)
+        response = await self.forward(request)
         if kind == "lost response":
             return writer.transport.abort()
         head, _, body = response.partition(b"\r\n\r\n")
@@ -123,7 +123,8 @@ class Proxy:
         writer.write(head + b"\r\n\r\n" + body)
         return await writer.drain()
 
-    async def _forward(self, request: Request) -> bytes:
+    async def forward(self, request: Request) -> bytes:
+        """The server's answer."""
         address = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         try:

@@ -16,11 +16,9 @@ from pathlib import Path
 from benchmarks.faults.kinds import Kind
 from benchmarks.faults.proxy import Order
 from benchmarks.faults.trials import Outcome, new_proxy
-from infra.commits import Commit
-from infra.inventory import read_inventory
+from benchmarks.visible import visible_damage
 from infra.seaweedfs import BUCKET
 from infra.store import open_store
-from infra.verification import read_manifest, verify_artifact
 from tests.seaweedfs import SeaweedFS
 
 KINDS: tuple[Kind, ...] = (
@@ -73,7 +71,7 @@ def _spoiled(kind: Kind, seed: int, expected: str, server: SeaweedFS, scratch: P
         return result("lost", "another model came out")
     if done.returncode == 1 and not json.loads(done.stdout).get("error"):
         return result("lost", "no cause was told")
-    if faults := _damaged(f"run-{seed}", server):
+    if faults := _visible_damage(f"run-{seed}", server):
         return result("lost", f"committed and damaged: {faults}")
     again = _run(server.endpoint_url, f"run-{seed}", server, scratch)
     if again.returncode != 0 or _digest(again) != expected:
@@ -109,13 +107,6 @@ def _digest(done: "subprocess.CompletedProcess[str]") -> str:
     return str(json.loads(done.stdout)["steps"]["forget"]["digest"]) if done.returncode == 0 else done.stderr
 
 
-def _damaged(name: str, server: SeaweedFS) -> list[str]:
-    """What of any commit's artifact is not as the commit says."""
+def _visible_damage(name: str, server: SeaweedFS) -> list[str]:
     os.environ.update(server.environment())
-    objects = open_store(f"s3://{BUCKET}/{name}").objects
-
-    def check(commit: Commit) -> list[str]:
-        found = verify_artifact(objects, commit, read_manifest(objects, commit), lambda count: None)
-        return [f"{commit.step} {fault.file}: {fault.found}" for fault in found]
-
-    return [fault for record in read_inventory(objects).commits for fault in check(record.commit)]
+    return visible_damage(open_store(f"s3://{BUCKET}/{name}").objects)

@@ -19,8 +19,9 @@ from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
 from botocore.credentials import Credentials  # type: ignore[import-untyped]
 
 from benchmarks.faults.kinds import KINDS, LASTING, Kind, Request
-from benchmarks.faults.operations import OPERATIONS, STEP, Operation, damaged, identity
+from benchmarks.faults.operations import OPERATIONS, STEP, Operation, identity
 from benchmarks.faults.proxy import Order, Proxy
+from benchmarks.visible import damaged
 from infra.fingerprint import fingerprint
 from infra.objects import StoreError
 from infra.s3_objects import S3Objects
@@ -144,7 +145,7 @@ def _attempt(trial: Trial, order: Order, bench: _Bench) -> Result:
 def _visible_damage(store: Store, operation: Operation) -> str | None:
     """What is wrong with the commit that can be seen, if any, whatever the operation said."""
     commit = store.lookup(STEP, fingerprint(identity(operation.seed)))
-    faults = damaged(store, commit) if commit else []
+    faults = damaged(store.objects, commit) if commit else []
     return f"a commit is visible whose artifact is damaged: {'; '.join(faults)}" if faults else None
 
 

@@ -15,7 +15,7 @@ from infra.launch import StoppedError
 from infra.lease import Leases
 from infra.lineage import EXPERIMENT, Lineage
 from infra.lineage_writer import INCOMPLETE_TAG
-from infra.plan import assess
+from infra.plan import Earlier, assess
 from infra.store import open_store
 from infra.urls import open_objects
 from tasks.context import CURRENT
@@ -189,10 +189,11 @@ def test_a_lost_run_that_mlflow_does_not_know_stops_nobody(tmp_path: Path, track
 
 
 def plan_state(url: str, traces: Path) -> str:
-    wanted = call(traces)
+    wanted, store = call(traces), open_store(url)
     return assess(
-        open_store(url),
+        store,
         Leases(open_objects(url), SHORT_TTL),
+        Earlier(store),
         step="trace",
         version=1,
         config=wanted.identity,

@@ -3,17 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from prefect.client.orchestration import get_client
 
-from tests.stack import GPU_RUNS, Running, command, exported
+from tests.stack import Running, running_stack
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("state") / "stack"
-    try:
-        lines = command(folder, "up", "--gpu-runs", str(GPU_RUNS))
-        with exported(lines) as environment, get_client(sync_client=True) as client:
-            yield Running(folder, environment, client)
-    finally:
-        command(folder, "down")
+    with running_stack(tmp_path_factory.mktemp("state") / "stack") as running:
+        yield running

@@ -16,7 +16,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.concurrency.sync import concurrency
 
 from infra.store import open_store
-from tests.stack import GPU_RUNS, PROJECT, Running, marked, until
+from tests.stack import GPU_RUNS, PROJECT, Running, marked, most_at_once, until
 from tests.webhook import webhook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -159,12 +159,6 @@ def test_a_comparison_trains_each_seed_on_the_gpu_pool_and_leaves_its_page_in_ml
     chosen = f"tags.prefect_flow_run_id = '{parent.id}' and tags.step = 'pipeline'"
     (run,) = mlflow.search_runs([experiment.experiment_id], chosen)
     assert "comparison.html" in {file.path for file in mlflow.list_artifacts(run.info.run_id)}
-
-
-def most_at_once(runs: list[FlowRun]) -> int:
-    """How many of these runs were running at the same moment at most."""
-    spans = [(run.start_time, run.end_time) for run in runs]
-    return max(sum(start <= moment < end for start, end in spans if start and end) for moment, _ in spans if moment)
 
 
 def test_up_brings_back_a_worker_that_was_killed(stack: Running) -> None:

@@ -7,14 +7,11 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
@@ -23,7 +20,7 @@ from infra.lease import Leases
 from infra.objects import Objects
 from infra.store import open_store
 from infra.training_checkpoints import TRAINING
-from tests.stack import GPU_RUNS, Running, until
+from tests.stack import GPU_RUNS, Running, family, names_below, remaining, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 EPOCHS = {1: 300, 2: 60}
@@ -56,14 +53,7 @@ class Disturbed:
 
     def left(self, groups: frozenset[int]) -> list[str]:
         """What still runs in these process groups, or works in the run's folder."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                command = " ".join(process.cmdline())
-                ours = os.getpgid(process.pid) in groups or f"{self.stack.folder}/state" in command
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(f"{process.pid} {command[:100]}")
-        return found
+        return remaining(groups, self.stack.folder / "state")
 
 
 def kill_worker(it: Disturbed) -> None:
@@ -115,16 +105,14 @@ def objects(stack: Running) -> Objects:
 
 
 def names(stack: Running, folder: str) -> list[str]:
-    """Names, without their ending, of the objects below a folder of the store."""
-    return [stored.key.rsplit("/", 1)[1].removesuffix(".json") for stored in objects(stack).find(folder)]
+    return names_below(objects(stack), folder)
 
 
 def held(stack: Running) -> list[str]:
     """What a run that is over must not hold any more: GPU slots and leases of steps."""
-    limit = stack.client.read_global_concurrency_limit_by_name("gpu-slot")
     leases = Leases(objects(stack), ttl=60)
     holders = [leases.holder("forget", fingerprint) for fingerprint in names(stack, "v1/leases/forget")]
-    return ["slot"] * limit.active_slots + [str(holder) for holder in holders if holder]
+    return ["slot"] * stack.gpu_slots + [str(holder) for holder in holders if holder]
 
 
 def checkpoint(stack: Running) -> str:
@@ -144,8 +132,8 @@ def training(stack: Running, run: FlowRun) -> Disturbed | None:
         return None
     for process in psutil.Process(stack.processes()["gpu-worker"]["pid"]).children():
         if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
-            family = (process, *process.children(recursive=True))
-            return Disturbed(stack, run, process, family, frozenset(os.getpgid(member.pid) for member in family))
+            members = tuple(family(process))
+            return Disturbed(stack, run, process, members, frozenset(os.getpgid(item.pid) for item in members))
     raise AssertionError("the worker has no process for the run")
 
 
@@ -158,20 +146,14 @@ def resumed(stack: Running, run: FlowRun) -> int:
     return int(found[0])
 
 
-def in_mlflow(stack: Running, query: str) -> list[Any]:
-    client = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"])
-    (experiment,) = client.search_experiments(filter_string="name = 'forgetting'")
-    return list(client.search_runs([experiment.experiment_id], query))
-
-
 def mlflow_status(stack: Running, run: FlowRun) -> str:
-    (found,) = in_mlflow(stack, f"tags.prefect_flow_run_id = '{run.id}'")
+    (found,) = stack.in_mlflow(f"tags.prefect_flow_run_id = '{run.id}'")
     return str(found.info.status)
 
 
 def running_in_mlflow(stack: Running) -> list[str]:
     """Pipeline runs and steps alike."""
-    return [run.info.run_name for run in in_mlflow(stack, "attributes.status = 'RUNNING'")]
+    return [run.info.run_name for run in stack.in_mlflow("attributes.status = 'RUNNING'")]
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,11 @@ Command = Callable[..., LineageResult]
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("lineage")
+    return make_world(tmp_path_factory.mktemp("lineage"))
+
+
+def make_world(folder: Path) -> World:
+    """A world below a folder."""
     store = open_store(str(folder / "store"))
     commits = _pipeline(store, folder)
     world = World(folder / "store", commits, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "store"))
@@ -122,11 +126,12 @@ def _pipeline(store: Store, folder: Path) -> dict[str, Commit]:
 
 def _record(world: World) -> None:
     """What the two runs would have told MLflow and the store: the second finds every step in the store."""
-    _record_run(world, "first", datetime(2026, 1, 2, 3, tzinfo=UTC), cached=False)
-    _record_run(world, "second", datetime(2026, 1, 3, 3, tzinfo=UTC), cached=True)
+    record_run(world, "first", datetime(2026, 1, 2, 3, tzinfo=UTC), cached=False)
+    record_run(world, "second", datetime(2026, 1, 3, 3, tzinfo=UTC), cached=True)
 
 
-def _record_run(world: World, flow_run_id: str, started: datetime, *, cached: bool) -> None:
+def record_run(world: World, flow_run_id: str, started: datetime, *, cached: bool) -> None:
+    """A run that has completed, in MLflow and in the store."""
     lineage = Lineage.start(
         world.tracking_uri,
         experiment="forgetting",

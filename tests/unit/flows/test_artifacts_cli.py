@@ -1,6 +1,7 @@
 """`forgetting artifacts` as a person or a script meets it: output, documents, exit status."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -102,6 +103,32 @@ def test_ls_filters(
     run_id = record_run(store, chain[0], recipe="demo")
     listed = artifacts("ls", "--json", *(run_id if word == "RUN" else word for word in filters))
     assert [item["label"] for item in listed.document["artifacts"]] == labels
+
+
+def test_ls_of_a_limit_shows_the_newest_and_says_how_many_there_are(
+    artifacts: Command, store: Store, chain: tuple[Commit, Commit]
+) -> None:
+    split, score = chain
+    older, newer = record_run(store, split, recipe="older"), record_run(store, split, score, recipe="newer")
+    for age, commit in ((30, split), (10, score)):
+        put_back(store, f"v1/commits/{commit.step}/{commit.fingerprint}.json", age)
+    put_back(store, f"v1/runs/{older}.json", 20)
+    listed = artifacts("ls", "--json", "--limit", "1").document
+    assert [item["label"] for item in listed["artifacts"]] == ["score[base]"]
+    assert listed["artifacts"][0]["runs"] == [newer]
+    assert listed["total"] == 2
+    assert "The newest 1 of 2; --limit shows more." in artifacts("ls", "--limit", "1").output
+    everything = artifacts("ls", "--json").document
+    assert (len(everything["artifacts"]), everything["total"]) == (2, 2)
+    assert everything["artifacts"][1]["runs"] == [newer, older]
+    assert "--limit" not in artifacts("ls").output
+
+
+def put_back(store: Store, key: str, seconds: float) -> None:
+    """Have an object of a store in a folder look so much older."""
+    path = Path(store.root, key)
+    then = path.stat().st_mtime - seconds
+    os.utime(path, (then, then))
 
 
 @pytest.mark.parametrize("option", ["--step", "--recipe", "--run"])
