@@ -58,7 +58,8 @@ class Result:
 
     @property
     def document(self) -> dict[str, Any]:
-        return json.loads(self.output)
+        document: dict[str, Any] = json.loads(self.output)
+        return document
 
 
 def states(document: dict[str, Any]) -> dict[str, str]:

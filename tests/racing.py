@@ -109,7 +109,8 @@ class Racer:
         self.process.stdin.flush()
 
     def answer(self, timeout: float = 60) -> dict[str, Any]:
-        return json.loads(self._lines.get(timeout=timeout))
+        answer: dict[str, Any] = json.loads(self._lines.get(timeout=timeout))
+        return answer
 
     def kill(self) -> None:
         self.process.kill()

@@ -72,7 +72,8 @@ class Running:
             now = self.client.read_flow_run(run.id)
             return now if now.state and now.state.is_final() else None
 
-        return until(over, f"{run.name} ends", seconds)
+        ended: FlowRun = until(over, f"{run.name} ends", seconds)
+        return ended
 
     def steps(self, run: FlowRun) -> dict[str, str]:
         """{step: name of its task run's state}"""

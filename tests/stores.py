@@ -1,6 +1,7 @@
 """Small stores, made by publishing and committing directly: no pipeline has to run."""
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def make_step(
     store: Store,
     folder: Path,
     step: str,
-    inputs: dict[str, Commit | Input] | None = None,
+    inputs: Mapping[str, Commit | Input] | None = None,
     *,
     config: dict[str, Any] | None = None,
     label: str | None = None,

@@ -164,7 +164,7 @@ def record_comparison(world: World) -> None:
     trained = make_step(store, out("compared", files), "forget", {"base": BASE, "data": RAW})
     items = make_step(store, out("items", {"items.bin": b"items"}), "evaluate", {"checkpoint": trained})
     uri, sha256 = f"{trained.uri}/aux/metrics.jsonl", hashlib.sha256(curves).hexdigest()
-    inputs = {
+    inputs: dict[str, Commit | Input] = {
         "curves:1,forget": Input(digest=content_digest({"metrics.jsonl": sha256}), uri=uri, files={uri: sha256}),
         "evaluation:1,forget,held_out": items,
     }
