@@ -39,6 +39,10 @@ class RowError(InputError):
         self.place = place
         super().__init__(f"{place}: {self.fault}")
 
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
+        """It comes out of the process of its step."""
+        return RowError, (self.place, self.fault)
+
 
 class Interrupted(BaseException):
     """The step was asked to stop; it has saved what it could. Not an `Exception`, so that nothing swallows it."""

@@ -203,7 +203,7 @@ CASES = (
     ),
     Case(
         "an adapter for a model",
-        model(lambda f: edit(f / "config.json") or (f / "config.json").rename(f / "adapter_config.json")),
+        model(lambda folder: (folder / "config.json").rename(folder / "adapter_config.json")),
         ("model", "adapter"),
     ),
     Case(

@@ -1,6 +1,5 @@
 """`forgetting lineage --relink` on runs that MLflow shows as running, with a real Prefect server to ask."""
 
-import json
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from infra.folder_objects import FolderObjects
 from infra.lease import LEASES, Leases
 from infra.lineage import Lineage
 from infra.lineage_writer import INCOMPLETE_TAG
+from infra.sealed import seal, unseal
 from infra.urls import open_objects
 from tests.unit.flows.lineage_world import Command, World, lineage, original, recorded_here, world
 
@@ -33,9 +33,9 @@ def begin(world: World) -> tuple[str, Lineage]:
     run = Lineage.start(world.tracking_uri, experiment="forgetting", recipe="demo")
     run.step("split", cached=True, fingerprint=world.commits["split"].fingerprint)
     run.start_step("forget")
-    record = json.loads((world.root / "v1/runs/second.json").read_text())
+    record = unseal((world.root / "v1/runs/second.json").read_bytes())
     record |= {"flow_run_id": flow_run_id, "mlflow_run_id": run.run_id, "finished": False}
-    (world.root / f"v1/runs/{flow_run_id}.json").write_text(json.dumps(record))
+    (world.root / f"v1/runs/{flow_run_id}.json").write_bytes(seal(record))
     return flow_run_id, run
 
 

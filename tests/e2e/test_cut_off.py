@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from infra.sealed import seal, unseal
+
 PROJECT = Path(__file__).resolve().parents[2]
 SAME_K = "partition.rho=0.7000001"
 """Another ρ that calls as many tokens positive."""
@@ -98,10 +100,10 @@ def test_plan_and_run_name_the_functions_that_changed_under_a_cached_step(
 ) -> None:
     assert first["warnings"] == second["warnings"] == []
     for path in project.commits("partition"):
-        commit = json.loads(path.read_text())
+        commit = unseal(path.read_bytes())
         assert len(commit["provenance"]["source_digest"]) == 64
         commit["provenance"]["source"]["forgetting_core.partition.influence"] = "0" * 12
-        path.write_text(json.dumps(commit))
+        path.write_bytes(seal(commit))
 
     planned = project.forgetting("plan", "nano", "--set", SAME_K)
     (step,) = [step for step in planned["steps"] if step["step"] == "partition"]

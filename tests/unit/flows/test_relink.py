@@ -13,6 +13,7 @@ from infra.curves import CurveSender
 from infra.lineage import CURRENT_ALIAS, Lineage
 from infra.lineage_runs import RELINKED_FROM
 from infra.lineage_writer import INCOMPLETE_TAG, Point
+from infra.sealed import seal, unseal
 from tests.mlflow_snapshot import snapshot
 from tests.unit.flows.lineage_world import Command, World, record_comparison
 
@@ -126,13 +127,13 @@ def test_a_run_that_ended_while_mlflow_was_down_is_closed(lineage: Command, worl
 def test_a_step_that_mlflow_did_not_hear_of_is_added(lineage: Command, world: World) -> None:
     """As after an outage in the middle of a run."""
     store = world.root / "v1/runs/third.json"
-    record = json.loads((world.root / "v1/runs/second.json").read_text())
+    record = unseal((world.root / "v1/runs/second.json").read_bytes())
     third = Lineage.start(world.tracking_uri, experiment="forgetting", recipe="demo", variant="ρ=0.7")
     third.step("split", cached=True, fingerprint=world.commits["split"].fingerprint)
     third.gap = "MLflow was away"
     third.finish("FINISHED")
     assert third.run_id is not None
-    store.write_text(json.dumps({**record, "flow_run_id": "third", "mlflow_run_id": third.run_id}))
+    store.write_bytes(seal({**record, "flow_run_id": "third", "mlflow_run_id": third.run_id}))
     assert lineage("--relink").status == 0
     client = world.client()
     run = client.get_run(third.run_id)
@@ -195,8 +196,7 @@ def test_a_run_that_was_killed_comes_back_as_killed(
     lineage: Command, world: World, lose_mlflow: LoseMlflow
 ) -> None:
     record = world.root / "v1/runs/first.json"
-    data = json.loads(record.read_text())
-    record.write_text(json.dumps({**data, "finished": False}))
+    record.write_bytes(seal({**unseal(record.read_bytes()), "finished": False}))
     lose_mlflow()
     assert lineage("--relink").status == 0
     first, second = pipeline_runs(world)
