@@ -8,6 +8,7 @@ labelling needs them, so memory does not grow with the corpus.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,10 @@ def label_planted_noise(read: Groups, data: Path) -> Labelled:
             f"partition.labelling: oracle_noise needs data that say what is noise, and no row of {data} does (by a "
             "field `noise` of the raw rows, as `synthetic` has it); choose influence, random or loss_only"
         )
-    planted = read_groups(data, NOISE_FIELD.name)
-    for rows in read():
-        noise, offsets = next(planted, (np.array([]), np.array([])))
-        if not np.array_equal(offsets, rows.offsets):
+    for rows, planted in zip_longest(read(), read_groups(data, NOISE_FIELD.name)):
+        if rows is None or planted is None or not np.array_equal(planted[1], rows.offsets):
             raise InputError(f"partition: {data} has other tokens than the losses; score this split again")
-        yield rows, _labels(noise != 1, rows.response)
+        yield rows, _labels(planted[0] != 1, rows.response)
 
 
 def positive_count(rho: str, tokens: int) -> int:

@@ -113,7 +113,7 @@ class Scorer:
             self._total += int(rows.response_mask().sum())
             longest = max(longest, int(rows.lengths.max(initial=0)))
         check_lengths(model.model, longest)
-        packed = keeps_rows_apart(model.model)
+        packed = micro_batch == "auto" and keeps_rows_apart(model.model)
         self._passes = Passes.of(model.model, micro_batch, self._device.type, packed=packed)
 
     @torch.inference_mode()

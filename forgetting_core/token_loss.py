@@ -87,11 +87,13 @@ class _HeadObjective(torch.autograd.Function):
                 loss = _losses(model, hidden, target_N[part])
                 value = objective(loss, part)
             of_hidden, *of_trained = torch.autograd.grad(value, [hidden, *trained])
-            for index, gradient in enumerate(of_trained):
-                if len(trained_gradients) == index:
-                    trained_gradients.append(gradient)
-                else:
-                    trained_gradients[index] += gradient
+            if not trained_gradients:
+                trained_gradients = [*of_trained]
+            else:
+                for total, gradient in zip(trained_gradients, of_trained, strict=True):
+                    total += gradient
+                    del gradient
+            del of_trained  # as large as the head
             values.append(value.detach())
             losses.append(loss.detach())
             hidden_gradients.append(of_hidden)

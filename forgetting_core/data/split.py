@@ -1,7 +1,7 @@
 """The step `split`: raw instruction data becomes tokenised, disjoint splits.
 
-The files are read twice, once to check and count every row, once to tokenise the chosen ones, so that only these
-are ever held.
+The files are read twice, once to check and count every row, once to tokenise the chosen ones, of which a group at a
+time is held.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -20,6 +20,7 @@ from forgetting_core.ranking import Chooser, find_cut, highest
 from forgetting_core.tables import (
     LOSS_SCHEMA,
     NOISE_FIELD,
+    ROWS_PER_GROUP,
     SPLIT_SCHEMA,
     flatten,
     list_array,
@@ -303,6 +304,20 @@ def test_the_oracle_calls_planted_noise_negative_whatever_the_share(scored: dict
     for rho in ("0", "0.7"):
         labels = labels_of(scored, tmp_path / rho, labelling="oracle_noise", rho=rho)
         assert np.array_equal(labels, np.where(scored["noise"], -1, 1) * scored["response"])
+
+
+def test_the_oracle_refuses_data_with_more_rows_than_the_losses_at_the_end_of_a_group(tmp_path: Path) -> None:
+    def write(name: str, column: str, kind: pa.DataType, value: float, rows: int) -> Path:
+        lists = pa.array([[value]] * rows, pa.list_(kind))
+        table = pa.table({"row": pa.array(range(rows), pa.int64()), column: lists})
+        write_parquet(tmp_path / name / "part.parquet", [table], table.schema)
+        return tmp_path / name
+
+    base, reference = (write(name, "loss", pa.float32(), 1.0, ROWS_PER_GROUP) for name in ("base", "reference"))
+    data = write("data", "noise", pa.int8(), 0, ROWS_PER_GROUP + 1)
+    common = {"loss_base": base, "loss_reference": reference, "progress": Progress()}
+    with pytest.raises(InputError, match="has other tokens than the losses"):
+        partition(PartitionConfig(labelling="oracle_noise"), data=data, out=tmp_path / "out", **common)
 
 
 def test_the_oracle_needs_data_that_say_what_is_noise(scored: dict[str, Any], tmp_path: Path) -> None:
