@@ -1,5 +1,6 @@
 """Ctrl-C on the command line: the first one lets the running step save and end, a second one gives that up."""
 
+import os
 import signal
 import sys
 import threading
@@ -36,7 +37,8 @@ class Interrupt:
             signal.signal(signal.SIGINT, self._stop)
 
     def _stop(self, *_: object) -> None:
-        print("\ninterrupted: saving what is done; press Ctrl-C again to give that up", file=sys.stderr)
+        # not print: the signal may have come in the middle of one
+        os.write(sys.stderr.fileno(), b"\ninterrupted: saving what is done; press Ctrl-C again to give that up\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._requested = True
         assert self._launcher is not None  # listens only from then on
