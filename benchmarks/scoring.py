@@ -1,6 +1,6 @@
 """Token losses: against padded batches with full float32 logits, and against bare arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,9 +12,9 @@ from benchmarks.memory import MB, in_own_process
 from benchmarks.rows import Row, at_least, at_most, reported
 from benchmarks.timing import take_turns
 from benchmarks.workload import SMOLLM2_135M, WIDE_VOCABULARY, mixed_rows, padded, random_model, rows_of_lengths
-from forgetting_core.batching import LINE_TOKENS
+from forgetting_core.batching import MicroBatch, Passes
 from forgetting_core.progress import Progress
-from forgetting_core.scoring import token_losses
+from forgetting_core.scoring import Scorer
 from forgetting_core.tables import TokenRows
 from forgetting_core.token_loss import TokenLossModel
 
@@ -32,17 +32,19 @@ def measure(quick: bool) -> list[Row]:
 
 def _rates(rows: TokenRows, dtype: torch.dtype, quick: bool) -> list[Row]:
     model = random_model(SMOLLM2_135M, dtype)
+    scorer = Scorer(TokenLossModel(model), "auto", Progress(), [rows])  # with its one-off checks of the model
+    lines, everything = Passes.of(model, "auto", "cpu", packed=True), np.arange(len(rows))
     found: dict[str, np.ndarray] = {}
 
     def plain() -> None:
         found["plain"] = plain_losses(model, rows)
 
     def ours() -> None:
-        found["ours"] = our_losses(model, rows)
+        found["ours"] = scorer.losses(rows, 0)
 
     contestants: dict[str, Callable[[], object]] = {
         "ours": ours,
-        "limit": partial(bare_arithmetic, model, rows),
+        "limit": partial(bare_arithmetic, model, lines.micro_batches(rows, rows.response_mask(), everything)),
         "plain": plain,
     }
     times = take_turns(contestants, rounds=2 if quick else 3)
@@ -76,23 +78,16 @@ def plain_losses(model: LlamaForCausalLM, rows: TokenRows) -> np.ndarray:
     return losses
 
 
-def our_losses(model: LlamaForCausalLM, rows: TokenRows) -> np.ndarray:
-    """float32 (T,): the same by the step `score`'s own function."""
-    return token_losses(TokenLossModel(model), rows, block_rows=512, micro_batch="auto", progress=Progress())
-
-
 @torch.inference_mode()
-def bare_arithmetic(model: LlamaForCausalLM, rows: TokenRows) -> None:
+def bare_arithmetic(model: LlamaForCausalLM, batches: Sequence[MicroBatch]) -> None:
     """What cannot be avoided: the body over each token once, and the head's product at response tokens only.
 
-    The tokens come in full lines with nothing to keep rows apart; the losses are not computed.
+    The rows lie in lines already; the losses are not computed.
     """
-    tokens = torch.from_numpy(rows.input_ids).long()
-    response = torch.from_numpy(rows.response_mask())
-    for first in range(0, len(tokens), LINE_TOKENS):
-        line = slice(first, first + LINE_TOKENS)
-        hidden = model.model(input_ids=tokens[None, line], use_cache=False).last_hidden_state[0]
-        model.lm_head(hidden[response[line]])
+    for batch in batches:
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.layout.position_ids}
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state
+        model.lm_head(hidden[batch.chosen])
 
 
 def _memory() -> list[Row]:
@@ -115,5 +110,6 @@ def _memory() -> list[Row]:
 def wide_scoring() -> int:
     """Score 12 000 tokens under a vocabulary of 128 000; returns the bytes of the weights."""
     model = random_model(WIDE_VOCABULARY, torch.float32)
-    our_losses(model, rows_of_lengths([600] * (WIDE_TOKENS // 600), int(WIDE_VOCABULARY["vocab_size"])))
+    rows = rows_of_lengths([600] * (WIDE_TOKENS // 600), int(WIDE_VOCABULARY["vocab_size"]))
+    Scorer(TokenLossModel(model), "auto", Progress(), [rows]).losses(rows, 0)
     return sum(value.nbytes for value in model.parameters())

@@ -8,9 +8,20 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from forgetting_core.attention import attend_row_by_row
 from forgetting_core.models import causal_lm
 
 _PROBE_ROWS = (5, 3, 8)
+_TOLERANCE = 1e-3
+_TOLERANCE_BFLOAT16 = 0.05
+"""Of the hidden states' norm. 30 layers in bfloat16 round off 0.013; rows of a small OPT, which counts positions
+together, are 0.15 off, and rows that see each other 0.2 to 0.8."""
+
+
+def allow_packing(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether rows of `model` may share lines; from then on it computes their attention as is best for that."""
+    attend_row_by_row(causal_lm(model))
+    return keeps_rows_apart(model)
 
 
 @torch.no_grad()
@@ -28,5 +39,5 @@ def keeps_rows_apart(model: PreTrainedModel | PeftModel) -> bool:
     ).last_hidden_state[0]
     inner.train(training)
     expected = torch.cat(alone).float()
-    tolerance = 1e-2 if inner.dtype == torch.bfloat16 else 1e-4
-    return bool((line.float() - expected).abs().max() <= tolerance * expected.abs().max())
+    off = (line.float() - expected).norm(dim=-1).mean() / expected.norm(dim=-1).mean()
+    return bool(off <= (_TOLERANCE_BFLOAT16 if inner.dtype == torch.bfloat16 else _TOLERANCE))

@@ -52,7 +52,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 
 EVALUATE = StepSpec(
-    "evaluate", version=4, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
+    "evaluate", version=5, compute=compute, optional=("checkpoint", "validation", "tasks"), on_device=True
 )
 
 

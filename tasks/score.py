@@ -57,7 +57,7 @@ def shards(call: StepCall, data: Path, execution: ExecutionConfig) -> list[StepC
     ]
 
 
-VERSION = 2
+VERSION = 3
 """Of both: a scoring is made of its shards."""
 SCORE_SHARD = StepSpec("score-shard", version=VERSION, compute=compute, optional=("checkpoint",), on_device=True)
 SCORE = StepSpec("score", version=VERSION, compute=compute, optional=("checkpoint",), on_device=True, shards=shards)

@@ -27,6 +27,8 @@ ARCHITECTURES = {
     "qwen2": SMALL,
     "phi": SMALL,
     "gemma3_text": {**SMALL, "head_dim": 8},
+    "gemma3_text, narrow window": {**SMALL, "head_dim": 8, "sliding_window": 32},
+    "mistral, narrow window": {**SMALL, "sliding_window": 32},
     "gpt_neo": {
         "vocab_size": 97,
         "hidden_size": 32,
@@ -49,7 +51,8 @@ ARCHITECTURES = {
 
 def model_of(architecture: str, dtype: torch.dtype = torch.float64, **settings: int) -> PreTrainedModel:
     torch.manual_seed(1)
-    config = AutoConfig.for_model(architecture, **{**ARCHITECTURES[architecture], **settings})
+    name, _, _ = architecture.partition(",")
+    config = AutoConfig.for_model(name, **{**ARCHITECTURES[architecture], **settings})
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
 
