@@ -1,7 +1,7 @@
 """How the time of scoring and of partitioning grows with the tokens: linearly, from the smallest corpus on.
 
-What a call costs without tokens (allocating counters, say) is measured on a handful of them and taken off, so that
-a point of the curve is what each further token costs.
+A line is laid through the times, what a call costs without tokens and what each token costs; how far the farthest
+time is from it says how linear they are.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.losses import make_losses
-from benchmarks.partition import RHO, our_labels
-from benchmarks.rows import Row, flat
+from benchmarks.losses import write_losses
+from benchmarks.partition import step
+from benchmarks.rows import Row, within
 from benchmarks.timing import take_turns
 from forgetting_core.models import load_checkpoint
 from forgetting_core.progress import Progress
@@ -22,7 +22,6 @@ from forgetting_core.token_loss import TokenLossModel
 from tests.tiny import save_model, token_rows
 
 SIZES = {True: (10_000, 100_000, 1_000_000), False: (10_000, 100_000, 1_000_000, 10_000_000)}
-HANDFUL = 100
 LONGEST = 60
 TOKENS_PER_ROW = 31
 BLOCK_ROWS = 512
@@ -33,33 +32,36 @@ def measure(quick: bool) -> list[Row]:
     """The rows of growth, each with its curve."""
     with TemporaryDirectory() as folder:
         return [
-            _growth("partition", _partitions, SIZES[quick]),
-            _growth("scoring", _scorings(folder), SIZES[quick]),
+            _growth("partition", _partitions(Path(folder)), SIZES[quick]),
+            _growth("scoring", _scorings(Path(folder)), SIZES[quick]),
         ]
 
 
 def _growth(name: str, prepared: Callable[[int], Callable[[], object]], sizes: tuple[int, ...]) -> Row:
-    calls = {str(size): prepared(size) for size in (HANDFUL, *sizes)}
-    times = take_turns(calls, rounds=ROUNDS[name])
-    fixed = times.best(str(HANDFUL))
-    curve = tuple((float(size), 1e9 * (times.best(str(size)) - fixed) / size) for size in sizes)
-    costs = np.array([cost for _, cost in curve])
-    against_median = costs / np.median(costs)
-    farthest = float(against_median[np.argmax(np.abs(against_median - 1))])
-    what = f"{name} per token, {sizes[0]:.0e} to {sizes[-1]:.0e} tokens"
-    points = ", ".join(f"{cost:.3g}" for cost in costs)
-    note = f"{points} ns, and {1e3 * fixed:.1f} ms once; the farthest from the median"
-    return flat(what, farthest, note, curve)
+    times = take_turns({str(size): prepared(size) for size in sizes}, rounds=ROUNDS[name])
+    seconds = np.array([times.best(str(size)) for size in sizes])
+    each, once = np.polyfit(sizes, seconds, 1, w=1 / seconds)
+    off = seconds / (once + each * np.array(sizes)) - 1
+    what = f"{name}, {sizes[0]:.0e} to {sizes[-1]:.0e} tokens: farthest from a line"
+    note = f"{1e3 * once:.1f} ms and {1e9 * each:.3g} ns per token; off by {', '.join(f'{x:+.1%}' for x in off)}"
+    curve = tuple((float(size), 1e9 * time / size) for size, time in zip(sizes, seconds, strict=True))
+    return within(what, 100 * float(np.abs(off).max()), "%", 10, note, curve)
 
 
-def _partitions(tokens: int) -> Callable[[], object]:
-    losses = make_losses(tokens, seed=0)
-    return lambda: our_labels(*losses, RHO)
+def _partitions(folder: Path) -> Callable[[int], Callable[[], object]]:
+    """The step, from files to files."""
+
+    def prepared(tokens: int) -> Callable[[], object]:
+        losses = folder / f"losses-{tokens}"
+        write_losses(losses, tokens)
+        return lambda: step(losses, folder / "labels")
+
+    return prepared
 
 
-def _scorings(folder: str) -> Callable[[int], Callable[[], object]]:
+def _scorings(folder: Path) -> Callable[[int], Callable[[], object]]:
     """Scoring by a tiny model with random weights, in blocks as the step scores."""
-    checkpoint = load_checkpoint(save_model(Path(folder) / "model"), None, dtype="float32", device="cpu")
+    checkpoint = load_checkpoint(save_model(folder / "model"), None, dtype="float32", device="cpu")
     model = TokenLossModel(checkpoint)
 
     def prepared(tokens: int) -> Callable[[], object]:

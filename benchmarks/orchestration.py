@@ -41,7 +41,7 @@ def _rows(folder: Path, quick: bool) -> Iterator[Row]:
     what = f"`forgetting run {RECIPE}`, all cached"
     yield at_most(what, times.ratio("ours", to="empty"), "× an empty flow of 7 tasks", 1.5, note)
     yield from _commands(ours)
-    yield _after_a_change(ours, EPOCHS[quick])
+    yield from _after_a_change(ours, EPOCHS[quick], cached=times.median("ours"), quick=quick)
 
 
 def _commands(environment: dict[str, str]) -> Iterator[Row]:
@@ -53,19 +53,27 @@ def _commands(environment: dict[str, str]) -> Iterator[Row]:
     yield Row(f"{HEAVY} imported by `forgetting plan`", imported, "times", "0", not imported)
 
 
-def _after_a_change(environment: dict[str, str], epochs: int) -> Row:
-    """The run after a change of ρ alone, as far as what has to run goes; the fine-tunes are made long as well."""
+def _after_a_change(environment: dict[str, str], epochs: int, cached: float, quick: bool) -> Iterator[Row]:
+    """The run after a change of ρ alone, as far as what has to run goes; the fine-tunes are made long as well.
+
+    What a run takes with all `cached` (seconds) is a tenth only of steps that take minutes, too long to be quick.
+    """
     change = ["--set", "partition.rho=0.5", "--set", f"forget.epochs={epochs}"]
     started = time.perf_counter()
     steps = json.loads(_python(environment, "-c", FORGETTING, "run", RECIPE, *change, "--json")().stdout)["steps"]
     wall = time.perf_counter() - started
     ran = {label: step["seconds"] for label, step in steps.items() if step["state"] == "ran"}
     note = f"{wall:.1f} s; {', '.join(f'{label} {seconds:.1f} s' for label, seconds in ran.items())}"
-    return at_most("after a change of ρ", wall / sum(ran.values()), "× the steps that had to run", 1.1, note)
+    steps_took, rest = sum(ran.values()), wall - cached
+    if not quick:
+        yield at_most("after a change of ρ", wall / steps_took, "× the steps that had to run", 1.1, note)
+    what = "after a change of ρ, without what a run takes with all cached"
+    yield at_most(what, rest / steps_took, "× the steps that had to run", 1.1, note)
 
 
 def _environment(state: Path) -> dict[str, str]:
     """That of a user without settings, and what keeps Prefect off the network and patient on a busy machine."""
+    (state / "prefect").mkdir(parents=True)  # Prefect makes only the last of its folders
     ours = ("FORGETTING_", "PREFECT_", "MLFLOW_", "AWS_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from benchmarks.losses import grouped, make_losses, write_losses
 from benchmarks.memory import MB, in_own_process
-from benchmarks.rows import Row, at_least, at_most, flat, millions, reported
+from benchmarks.rows import Row, at_least, at_most, millions, no_growth, reported
 from benchmarks.timing import take_turns
 from forgetting_core.config import PartitionConfig
 from forgetting_core.labelling import label_by_rank, positive_count
@@ -85,7 +85,7 @@ def _from_files(tokens: int) -> Iterator[Row]:
         per_token = {half: times.best("half") / half, tokens: times.best("ours") / tokens}
         note = ", ".join(f"{1e9 * each:.1f} ns at {millions(size)}" for size, each in per_token.items())
         what = f"time per token of {millions(tokens)} against {millions(half)}"
-        yield flat(what, per_token[tokens] / per_token[half], note)
+        yield no_growth(what, per_token[tokens] / per_token[half], note)
         what = f"{millions(EXTRAPOLATED)} tokens, extrapolated"
         yield reported(
             what, seconds * EXTRAPOLATED / tokens, "s", f"a bare pass {bare * EXTRAPOLATED / tokens:.0f} s"

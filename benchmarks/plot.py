@@ -17,7 +17,7 @@ SETTINGS = {
 
 
 def plot_growth(rows: Sequence[Row], path: Path) -> None:
-    """Draw the curves of `rows` to the SVG `path`, a panel each; a flat line is a time linear in the tokens."""
+    """Draw the curves of `rows` to the SVG `path`, a panel each; a linear time ends in a flat line."""
     curves = [row for row in rows if row.curve]
     with rc_context(SETTINGS):
         figure = Figure(figsize=(4 * len(curves), 3), layout="constrained")
@@ -25,8 +25,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> None:
             axes = figure.add_subplot(1, len(curves), place)
             tokens, nanoseconds = zip(*row.curve, strict=True)
             axes.plot(tokens, nanoseconds, color="#1f5fa8", marker="o", markersize=4)
-            axes.set_xscale("log")
-            axes.set_ylim(bottom=0)
+            axes.loglog()
             axes.set_title(row.what, fontsize=9)
             axes.set_xlabel("tokens")
             axes.set_ylabel("ns per token")

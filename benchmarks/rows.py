@@ -5,10 +5,13 @@ machine.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.markup import escape
 from rich.table import Table
+
+Curve = tuple[tuple[float, float], ...]
+"""(tokens, nanoseconds per token)"""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Row:
     """None when nothing is asked."""
     note: str = ""
     """What the number is made of, in the units it was measured in."""
-    curve: tuple[tuple[float, float], ...] = ()
-    """(tokens, nanoseconds per token), where growth is what is asked; drawn beside the table."""
+    curve: Curve = ()
+    """Where growth is what is asked; drawn beside the table."""
 
 
 def at_least(what: str, measured: float, unit: str, bound: float, note: str = "") -> Row:
@@ -44,10 +47,14 @@ def reported(what: str, measured: float, unit: str, note: str = "") -> Row:
     return Row(what, measured, unit, "", None, note)
 
 
-def flat(what: str, growth: float, note: str = "", curve: tuple[tuple[float, float], ...] = ()) -> Row:
-    """A row that holds when something is `growth` times what it was, and that is 1 within a tenth."""
-    change = growth - 1
-    return Row(what, 100 * change, "% more", "±10", abs(change) <= 0.1, note, curve)
+def no_growth(what: str, growth: float, note: str = "") -> Row:
+    """A row that holds when something is at most a tenth more: `growth` times what it was."""
+    return Row(what, 100 * (growth - 1), "% more", "≤ 10", growth <= 1.1, note)
+
+
+def within(what: str, measured: float, unit: str, bound: float, note: str, curve: Curve) -> Row:
+    """`at_most`, with the curve that shows it."""
+    return replace(at_most(what, measured, unit, bound, note), curve=curve)
 
 
 def failing(rows: Iterable[Row]) -> list[Row]:

@@ -12,21 +12,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from benchmarks.memory import MB, Measured, in_own_process
-from benchmarks.rows import Row, at_least, flat, reported
+from benchmarks.rows import Row, at_least, no_growth, reported
 from forgetting_core.config import DataConfig, SplitConfig
 from forgetting_core.data.split import split_data
 from forgetting_core.progress import Progress
 
-ROWS = {True: 20_000, False: 50_000}
+ROWS = 50_000
 WORDS, VOCABULARY = 20_000, 8_000
+ROWS_AT_ONCE = 1024
 SPEED = 5
 """MB of text per second."""
 
 
 def measure(quick: bool) -> list[Row]:
-    """The rows of the input."""
+    """The rows of the input, which are as many when it is to be `quick`."""
     with TemporaryDirectory() as folder:
-        return list(_rows(Path(folder), ROWS[quick]))
+        return list(_rows(Path(folder), ROWS))
 
 
 def _rows(root: Path, rows: int) -> Iterator[Row]:
@@ -37,8 +38,12 @@ def _rows(root: Path, rows: int) -> Iterator[Row]:
     note = f"{text / MB:.0f} MB in {seconds:.1f} s"
     yield at_least(f"{rows} rows to tokens", text / MB / seconds, "MB/s of text", SPEED, note)
     yield reported("cores busy meanwhile", busy / seconds, "", f"of {psutil.cpu_count()}")
+    alone: float = in_own_process(encode, root / f"{rows}.jsonl", model).result
+    yield reported(
+        "the same, by the tokenizer's library alone", text / MB / alone, "MB/s of text", "of one string each"
+    )
     note = f"{few.peak / MB:.0f} MB with {rows // 4} rows, {many.peak / MB:.0f} MB with {rows}"
-    yield flat("memory of four times the rows", many.peak / few.peak, note)
+    yield no_growth("memory of four times the rows", many.peak / few.peak, note)
 
 
 def _split(root: Path, model: Path, rows: int) -> tuple[Measured, int]:
@@ -56,6 +61,17 @@ def split(data: Path, model: Path, out: Path) -> tuple[float, float]:
         DataConfig(template="tulu"), config, train=[data], reference=None, model=model, out=out, progress=Progress()
     )
     return time.perf_counter() - started, time.process_time() - process
+
+
+def encode(data: Path, model: Path) -> float:
+    """Seconds of the tokenizer's own call, for rows that are in memory already."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    with data.open(encoding="utf-8") as file:
+        texts = [" ".join(json.loads(line).values()) for line in file]
+    started = time.perf_counter()
+    for first in range(0, len(texts), ROWS_AT_ONCE):
+        tokenizer.encode_batch(texts[first : first + ROWS_AT_ONCE], add_special_tokens=False)
+    return time.perf_counter() - started
 
 
 def write_conversations(path: Path, rows: int) -> int:

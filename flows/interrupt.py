@@ -9,6 +9,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
 from infra.launch import Launcher, beyond
+from infra.lineage_connection import import_ahead
 from tasks.context import LAUNCHED
 
 
@@ -55,4 +56,5 @@ def _start_prefect_server() -> None:
     # a thread of its own, so that Ctrl-C works here meanwhile
     thread = threading.Thread(target=start, daemon=True)
     thread.start()
+    import_ahead()  # the server takes seconds
     thread.join()

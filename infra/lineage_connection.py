@@ -70,6 +70,14 @@ def open_experiment(tracking_uri: str, name: str) -> tuple["MlflowClient", str]:
     return client, str(experiment.experiment_id)
 
 
+def import_ahead() -> None:
+    """Import what `open_experiment` will, while there is something to wait for."""
+    _set_environment()
+    import mlflow.db
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def open_for_reading(tracking_uri: str) -> "MlflowClient":
     """A client of what is there: no database is created or migrated. Raises one of `outages`."""
     _set_environment()

@@ -24,6 +24,8 @@ MIB = 2**20
 PART_BYTES = 8 * MIB
 WORKERS = 4
 """Parts in flight. Memory of a transfer is about 3 · WORKERS · PART_BYTES, whatever the file's size."""
+WRITE_BYTES = MIB // 4
+"""Of one write to a local file: for large ones the system looks for large free pages, which can take seconds."""
 MAX_PARTS = 10_000
 """S3's limit for one object."""
 CREATE_ATTEMPTS = 5
@@ -155,7 +157,8 @@ class S3Objects:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file, self._explained(key, "read"):
             for chunk in self.stream(key, size):
-                file.write(chunk)
+                for start in range(0, len(chunk), WRITE_BYTES):
+                    file.write(memoryview(chunk)[start : start + WRITE_BYTES])
                 digest.update(chunk)
                 advance(len(chunk))
             file.flush()

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 Values = Mapping[int, np.ndarray]
 """{training seed: a number per item}"""
@@ -103,6 +102,8 @@ def crossed(values_KN: np.ndarray) -> list[Source]:
 
 def _difference(mean: float, sources: list[Source], per_seed: dict[int, float]) -> Difference:
     """The interval reaches √Σ (t·stderr)² of the sources (Howe, JASA 1974): each with its own few or many draws."""
+    from scipy.stats import t as student  # takes half a second
+
     if not sources:
         return Difference(mean, None, None, None, per_seed, 0)
     stderr = math.sqrt(math.fsum(source.variance for source in sources))

@@ -7,7 +7,7 @@ seams would change merges, and the same ids as the tokenizer's own for harmless 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -142,10 +142,11 @@ class Encoder:
             sealed = sealed.replace(disguise, character)
         return sealed
 
-    def encode(self, sealed: Sequence[str], places: Sequence[str]) -> list[EncodedText]:
-        """Tokenise texts from `seal`, on all cores. Adds nothing by itself."""
+    def encode(self, sealed: Sequence[str], places: Sequence[str]) -> Iterator[EncodedText]:
+        """Tokenise texts from `seal` at once, on all cores, and check them as they are asked for. Adds nothing by
+        itself."""
         encodings = self._backend.encode_batch(list(sealed), add_special_tokens=False)
-        return [self._encoded(encoding, place) for encoding, place in zip(encodings, places, strict=True)]
+        return (self._encoded(encoding, place) for encoding, place in zip(encodings, places, strict=True))
 
     def _encoded(self, encoding: Encoding, place: str) -> EncodedText:
         raw = np.array(encoding.ids, dtype=np.int64)

@@ -55,7 +55,7 @@ def survey(files: Sequence[Path], check: Callable[[RawRow], object]) -> Pool:
     return Pool(tuple(files), count, says_noise)
 
 
-def survey_skipping(files: Sequence[Path], check: Callable[[Sequence[RawRow]], object], aside: Path) -> Pool:
+def survey_skipping(files: Sequence[Path], check: Callable[[Sequence[RawRow]], None], aside: Path) -> Pool:
     """Count the usable rows of `files`, and append the others to the file `aside`, a line of JSON for each.
 
     `check` raises `RowError` when one of the rows cannot be used. Raises `InputError` when a file cannot be read
@@ -81,7 +81,7 @@ def survey_skipping(files: Sequence[Path], check: Callable[[Sequence[RawRow]], o
 
 
 def _judged(
-    rows: Iterator[RawRow | BadRow], check: Callable[[Sequence[RawRow]], object]
+    rows: Iterator[RawRow | BadRow], check: Callable[[Sequence[RawRow]], None]
 ) -> Iterator[RawRow | BadRow]:
     """The rows in order, those that `check` refuses as bad ones."""
     while batch := list(islice(rows, _BATCH_ROWS)):
@@ -91,7 +91,7 @@ def _judged(
             yield BadRow(row.source_file, row.source_row, error, row.fields) if error else row  # type: ignore[union-attr]
 
 
-def _refused(rows: Sequence[RawRow], check: Callable[[Sequence[RawRow]], object]) -> dict[int, RowError]:
+def _refused(rows: Sequence[RawRow], check: Callable[[Sequence[RawRow]], None]) -> dict[int, RowError]:
     """{row in the file: why} of those that `check` refuses, found by halving."""
     try:
         if rows:

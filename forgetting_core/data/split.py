@@ -63,7 +63,7 @@ def split_data(
         for owners, rows in ahead((owners, tokeniser(batch)) for owners, batch in batches):
             for name, row in zip(owners, rows, strict=True):
                 tables[name].add(row)
-            done += len(rows)
+            done += len(owners)
             progress.advance(done, total, "rows")
     for name, table in tables.items():
         _check_answers(name, table.counts, data.max_length)
@@ -81,7 +81,7 @@ def split_data(
 def _pool(data: DataConfig, files: Sequence[Path], tokeniser: RowTokeniser, out: Path) -> Pool:
     """The rows to draw from; every one is checked."""
     if data.on_bad_row == "skip":
-        return survey_skipping(files, tokeniser, out / "aux" / BAD_ROWS_FILE)
+        return survey_skipping(files, tokeniser.check, out / "aux" / BAD_ROWS_FILE)
     return survey(files, recognise)
 
 

@@ -5,7 +5,7 @@ template. Each gives one `Rendered`; `tokenise` turns it into ids and labels by 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +57,19 @@ def make_template(name: str, tokenizer: Any, encoder: Encoder) -> Template:
 
 def tokenise(
     conversations: Sequence[Conversation], template: Template, encoder: Encoder, max_length: int
-) -> list[tuple[Tokens, int]]:
+) -> Iterator[tuple[Tokens, int]]:
     """Tokens of each row, cut to `max_length` from the right, and its length before the cut.
+
+    The tokenizer has run when this returns; the rest is done row by row as they are asked for.
 
     A token that overlaps a response span is a response token, also when it holds the prompt's last characters. The
     first token of a row is none: nothing predicts it.
     """
     rendered = [template(conversation) for conversation in conversations]
     encoded = encoder.encode([item.text for item in rendered], [item.place for item in conversations])
-    return [
+    return (
         _label(*row, encoder.leading_ids, max_length) for row in zip(conversations, rendered, encoded, strict=True)
-    ]
+    )
 
 
 def _label(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from forgetting_core.config import DataConfig
@@ -38,30 +39,36 @@ class RowTokeniser:
         self._model = model
         self._embedding_rows = _embedding_rows(model)
 
-    def __call__(self, rows: Sequence[RawRow]) -> list[TokenisedRow]:
-        """The tokenised rows, in order. Raises `RowError` for one that is wrong, and `InputError` when the
-        model is, or does not suit them."""
+    def __call__(self, rows: Sequence[RawRow]) -> Iterator[TokenisedRow]:
+        """The tokenised rows, in order. The tokenizer has run when this returns; the rest is done row by row.
+
+        Raises `RowError` for a row that is wrong, and `InputError` when the model is, or does not suit them.
+        """
         recognised = [recognise(row) for row in rows]
         conversations = [item for item in recognised if isinstance(item, Conversation)]
-        texts = iter(self._from_text(conversations) if conversations else [])
-        result = []
-        for row, item in zip(rows, recognised, strict=True):
-            if isinstance(item, Conversation):
-                tokens, length = next(texts)
-                empty = item.empty_answers() > 0
-            else:
-                tokens, length, empty = self._cut(item), len(item.input_ids), False
-            self._check_ids(row, tokens, own=isinstance(item, Tokens))
-            result.append(TokenisedRow(row, tokens, length > self._data.max_length, empty))
-        return result
+        texts = self._from_text(conversations) if conversations else iter([])
+        return (self._tokenised(row, item, texts) for row, item in zip(rows, recognised, strict=True))
 
-    def _from_text(self, conversations: Sequence[Conversation]) -> list[tuple[Tokens, int]]:
+    def check(self, rows: Sequence[RawRow]) -> None:
+        """Raise what tokenising `rows` raises."""
+        for _ in self(rows):
+            pass
+
+    def _tokenised(
+        self, row: RawRow, item: Conversation | Tokens, texts: Iterator[tuple[Tokens, int]]
+    ) -> TokenisedRow:
+        if isinstance(item, Conversation):
+            tokens, length = next(texts)
+            empty = item.empty_answers() > 0
+        else:
+            tokens, length, empty = self._cut(item), len(item.input_ids), False
+        self._check_ids(row, tokens, own=isinstance(item, Tokens))
+        return TokenisedRow(row, tokens, length > self._data.max_length, empty)
+
+    def _from_text(self, conversations: Sequence[Conversation]) -> Iterator[tuple[Tokens, int]]:
         encoder, template = self._text_parts
-        return [
-            tokens
-            for batch in _batches(conversations)
-            for tokens in tokenise(batch, template, encoder, self._data.max_length)
-        ]
+        encoded = [tokenise(batch, template, encoder, self._data.max_length) for batch in _batches(conversations)]
+        return chain.from_iterable(encoded)
 
     @cached_property
     def _text_parts(self) -> tuple[Encoder, Template]:
