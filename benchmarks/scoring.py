@@ -64,12 +64,15 @@ def _rates(rows: TokenRows, dtype: torch.dtype, quick: bool) -> list[Row]:
 
 @torch.inference_mode()
 def plain_losses(model: LlamaForCausalLM, rows: TokenRows) -> np.ndarray:
-    """float32 (T,), NaN where not a response token: padded batches in file order, the loss of all logits."""
+    """float32 (T,), NaN where not a response token: padded batches in file order, the loss of all logits.
+
+    The model is given the labels, as in the published recipe, so the library's own loss is computed as well.
+    """
     losses = np.full(len(rows.input_ids), np.nan, np.float32)
     for first in range(0, len(rows), PLAIN_ROWS):
         some = range(first, min(first + PLAIN_ROWS, len(rows)))
         batch = padded(rows, some)
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+        logits = model(**batch).logits.float()
         loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:], reduction="none")
         for line, row in enumerate(some):
             span = slice(rows.offsets[row] + 1, rows.offsets[row + 1])

@@ -60,7 +60,7 @@ class Passes(NamedTuple):
     """How rows are cut into forward passes."""
 
     micro_batch: int | str
-    """Rows of each, in the given order and padded to the longest; or `auto`: by length, as full as `tokens`."""
+    """Rows of each, in the given order and padded to the longest; or `auto`: by length, as full as is fast."""
     line_tokens: int
     """With `auto`, rows share lines of at most this many tokens; 0 where each has a line of its own."""
     device: str

@@ -25,7 +25,10 @@ class InputError(ValueError):
 
 def brief(error: BaseException) -> str:
     """What a library says, in one line: some name all that they know."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
@@ -34,8 +37,7 @@ class RowError(InputError):
 
     def __init__(self, place: str, fault: str) -> None:
         """`place`: file and line or row. `fault`: what is wrong there; no part of the message names a folder."""
-        shown = fault.encode("utf-8", "backslashreplace").decode()  # field names may be anything
-        self.fault = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+        self.fault = _cut(fault.encode("utf-8", "backslashreplace").decode())  # field names may be anything
         self.place = place
         super().__init__(f"{place}: {self.fault}")
 

@@ -5,6 +5,7 @@ end is padding. With causal attention no token sees the padding behind it, so no
 share a line are told apart by position ids, which begin again at 0 with each.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,18 +41,18 @@ class Layout:
         in_row = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
         before_line = np.concatenate([[0], np.cumsum(filled)[:-1]])[line]
         starts = line * width + ends - lengths - before_line
-        layout = cls(
+        places = in_row + np.repeat(starts, lengths)
+        positions = None
+        if len(rows) > len(lines):
+            positions = np.zeros((len(lines), width), np.int64)
+            positions.reshape(-1)[places] = in_row
+        return cls(
             rows=rows,
             tokens=in_row + np.repeat(data.offsets[rows], lengths),
-            places=in_row + np.repeat(starts, lengths),
+            places=places,
             shape=(len(lines), width),
-            position_ids=None,
+            position_ids=None if positions is None else torch.from_numpy(positions),
         )
-        if len(rows) == len(lines):
-            return layout
-        positions = np.zeros(layout.shape, np.int64)
-        positions.reshape(-1)[layout.places] = in_row
-        return cls(rows, layout.tokens, layout.places, layout.shape, torch.from_numpy(positions))
 
     def spread(self, values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """(B, T) tensor of `values` (aligned with the data's flat arrays), 0 in the padding."""
@@ -63,18 +64,19 @@ class Layout:
 def fill_lines(rows: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Put `rows` (their `lengths`, indexed by row) into few lines of at most `tokens` tokens.
 
-    First fit, the longest row first (D. S. Johnson, Near-optimal bin packing algorithms, 1973). A longer row is a
+    Best fit, the longest row first (D. S. Johnson, Near-optimal bin packing algorithms, 1973). A longer row is a
     line of its own.
     """
     lines: list[list[int]] = []
-    room: list[int] = []
+    room: list[tuple[int, int]] = []  # (tokens left, line), ascending
     for row in rows[np.argsort(-lengths[rows], kind="stable")]:
         length = int(lengths[row])
-        line = next((index for index, left in enumerate(room) if left >= length), None)
-        if line is None:
-            lines.append([int(row)])
-            room.append(tokens - length)
+        place = bisect_left(room, (length, 0))
+        if place == len(room):
+            left, line = tokens, len(lines)
+            lines.append([])
         else:
-            lines[line].append(int(row))
-            room[line] -= length
+            left, line = room.pop(place)
+        lines[line].append(int(row))
+        insort(room, (left - length, line))
     return [np.array(line) for line in lines]

@@ -223,8 +223,7 @@ def read_newest(objects: Objects, step: str | None, limit: int) -> tuple[Invento
     With what uses them: a run is written after the commits that it names, so runs that are older than all of these
     are not read. Raises `StoreError`.
     """
-    below = f"{COMMITS}/{step}/" if step else COMMITS
-    listed = [stored for stored in objects.find(COMMITS) if stored.key.startswith(below)]
+    listed = list(objects.find(f"{COMMITS}/{step}" if step else COMMITS))
     newest = nlargest(limit, listed, key=lambda stored: stored.modified)
     since = min((stored.modified for stored in newest), default=None)
     users = (stored for stored in objects.find(RUNS) if since is not None and stored.modified >= since)

@@ -7,6 +7,7 @@ from typing import Any
 
 from infra.commits import Commit, Input, Output
 from infra.fingerprint import fingerprint, step_payload
+from infra.manifest import Artifact
 from infra.store import Store
 
 
@@ -17,6 +18,24 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return folder
+
+
+def commit_of(artifact: Artifact, root: str, payload: dict[str, Any], **more: Any) -> Commit:
+    """The commit of an artifact in the store at `root`, made as `payload` says; its folders are its outputs."""
+    identity = (entry.path for entry in artifact.files if entry.role == "identity")
+    folders = {path.partition("/")[0]: artifact.part(path.partition("/")[0]) for path in identity if "/" in path}
+    outputs = {name: Output(path=name, digest=part.digest, bytes=part.bytes) for name, part in folders.items()}
+    record: dict[str, Any] = {
+        "step": payload["step"],
+        "fingerprint": fingerprint(payload),
+        "payload": payload,
+        "artifact": artifact.uri.removeprefix(f"{root}/"),
+        "digest": artifact.digest,
+        "bytes": artifact.bytes,
+        "outputs": outputs,
+        "inputs": {},
+    }
+    return Commit(**record | more)
 
 
 def make_step(
@@ -36,23 +55,7 @@ def make_step(
     config = {"seed": uuid.uuid4().hex} if config is None else config
     payload = step_payload(step, 1, config, {name: item.digest for name, item in given.items()})
     artifact = store.publish(step, folder)
-    parts = {path.name for path in folder.iterdir() if path.is_dir() and path.name != "aux"}
-    return store.commit(
-        Commit(
-            step=step,
-            fingerprint=fingerprint(payload),
-            payload=payload,
-            artifact=artifact.uri.removeprefix(f"{store.root}/"),
-            digest=artifact.digest,
-            bytes=artifact.bytes,
-            outputs={
-                name: Output(path=name, digest=artifact.part(name).digest, bytes=artifact.part(name).bytes)
-                for name in sorted(parts)
-            },
-            inputs=given,
-            provenance={"label": label or step},
-        )
-    )
+    return store.commit(commit_of(artifact, store.root, payload, inputs=given, provenance={"label": label or step}))
 
 
 def record_run(store: Store, *commits: Commit, finished: bool = True, recipe: str = "recipe") -> str:

@@ -6,33 +6,30 @@ wrong answer, a miss, or another exception never is.
 """
 
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.visible import damaged
-from infra.commits import Commit, Output
+from infra.commits import Commit
 from infra.digests import file_sha256
 from infra.fingerprint import fingerprint, step_payload
 from infra.lease import Leases
-from infra.manifest import Artifact
 from infra.store import Store
+from tests.stores import commit_of, write_files
 
 STEP = "split"
+SUMMARY = {"rows": 160, "metrics": {"acc": 0.4375, "loss": 2.8125}}
+LARGE = 17 * 2**20
+"""More than two parts of an upload."""
 LEASE_SECONDS = 60.0
 
 
 def write_output(folder: Path, size: int) -> Path:
     """A small artifact's files, the first of `size` bytes, different every time."""
-    for name, data in {
-        "train/0.parquet": uuid.uuid4().bytes * (size // 16),
-        "metrics.json": uuid.uuid4().hex.encode(),
-        "aux/times.json": b"{}",
-    }.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
+    large, metrics = uuid.uuid4().bytes * (size // 16), uuid.uuid4().hex.encode()
+    return write_files(folder, {"train/0.parquet": large, "metrics.json": metrics, "aux/times.json": b"{}"})
 
 
 def identity(seed: str) -> dict[str, Any]:
@@ -40,41 +37,27 @@ def identity(seed: str) -> dict[str, Any]:
     return step_payload(STEP, 1, {"seed": seed}, {})
 
 
-def commit_of(store: Store, artifact: Artifact, seed: str) -> Commit:
-    """The commit of an artifact under the identity that `seed` decides."""
-    payload = identity(seed)
-    train = artifact.part("train")
-    return Commit(
-        step=STEP,
-        fingerprint=fingerprint(payload),
-        payload=payload,
-        artifact=artifact.uri.removeprefix(f"{store.root}/"),
-        digest=artifact.digest,
-        bytes=artifact.bytes,
-        outputs={"train": Output(path="train", digest=train.digest, bytes=train.bytes)},
-        inputs={},
-        summary={"rows": 160, "metrics": {"acc": 0.4375, "loss": 2.8125}},
-    )
-
-
 @dataclass
-class Operation:
+class Operation(ABC):
     """One use of a store; `folder` is its scratch space."""
+
+    size: ClassVar[int] = 4096
+    """Bytes of the largest file."""
 
     folder: Path
     seed: str = field(default_factory=lambda: uuid.uuid4().hex)
-    size: int = 4096
 
+    @abstractmethod
     def before(self, store: Store) -> None:
         """What has to be there."""
 
+    @abstractmethod
     def act(self, store: Store) -> Any:
         """The use."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, store: Store, result: Any) -> str | None:
         """What is wrong after the use has come to an end with `result`; None: nothing."""
-        raise NotImplementedError
 
 
 class Stored(Operation):
@@ -83,16 +66,23 @@ class Stored(Operation):
     def before(self, store: Store) -> None:
         """Publish and commit."""
         artifact = store.publish(STEP, write_output(self.folder / "out", self.size))
-        self.commit = store.commit(commit_of(store, artifact, self.seed))
+        self.commit = store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
 
 
-class Publish(Operation):
+class Alone(Operation):
+    """Base of what needs nothing there."""
+
+    def before(self, store: Store) -> None:
+        """Nothing."""
+
+
+class Publish(Alone):
     """Upload an artifact and commit it."""
 
     def act(self, store: Store) -> Commit:
         """As a step ends."""
         artifact = store.publish(STEP, write_output(self.folder / "out", self.size))
-        return store.commit(commit_of(store, artifact, self.seed))
+        return store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The commit is there, and its artifact is what it says."""
@@ -105,7 +95,7 @@ class Publish(Operation):
 class PublishLarge(Publish):
     """The same in several parts."""
 
-    size = 17 * 2**20
+    size = LARGE
 
 
 class Adopt(Stored):
@@ -114,7 +104,7 @@ class Adopt(Stored):
     def act(self, store: Store) -> Commit:
         """As the loser of a race ends."""
         artifact = store.publish(STEP, write_output(self.folder / "new", self.size))
-        return store.commit(commit_of(store, artifact, self.seed))
+        return store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The first commit stands and is what both go on with."""
@@ -130,7 +120,7 @@ class Replace(Stored):
     def act(self, store: Store) -> Commit:
         """As a refresh ends."""
         artifact = store.publish(STEP, write_output(self.folder / "new", self.size))
-        return store.replace(self.commit, commit_of(store, artifact, self.seed))
+        return store.replace(self.commit, commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The new commit stands, the old one is in the history."""
@@ -185,10 +175,10 @@ class Stage(Stored):
 class StageLarge(Stage):
     """The same in several parts."""
 
-    size = 17 * 2**20
+    size = LARGE
 
 
-class Lease(Operation):
+class Lease(Alone):
     """Take the lease of a step, work, release it."""
 
     def act(self, store: Store) -> bool:
@@ -204,7 +194,7 @@ class Lease(Operation):
         return None if result else "the lease went to nobody"
 
 
-class Records(Operation):
+class Records(Alone):
     """Write what a run used, and read it again."""
 
     def act(self, store: Store) -> list[Any]:

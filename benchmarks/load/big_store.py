@@ -14,12 +14,12 @@ from benchmarks.rows import Row, at_most, reported
 from benchmarks.timing import take_turns
 from flows.dag import SPECS
 from forgetting_core.config import Recipe, SyntheticConfig
-from infra.commits import Commit
-from infra.fingerprint import fingerprint, step_payload
+from infra.fingerprint import step_payload
 from infra.store import Store, open_store
 from tasks.context import CURRENT
 from tasks.step import run_step
 from tests.racing import call, open_context
+from tests.stores import commit_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORGETTING = [sys.executable, "-c", "from flows.cli import main; main()"]
@@ -70,20 +70,8 @@ def fill(store: Store, count: int, folder: Path) -> None:
     def commit(number: int) -> None:
         step = list(SPECS)[number % len(SPECS)]
         payload = step_payload(step, 1, {**config[step], "seed": number}, {})
-        artifact = artifacts[step]
-        store.commit(
-            Commit(
-                step=step,
-                fingerprint=fingerprint(payload),
-                payload=payload,
-                artifact=artifact.uri.removeprefix(f"{store.root}/"),
-                digest=artifact.digest,
-                bytes=artifact.bytes,
-                outputs={},
-                inputs={},
-                provenance={"label": step, "host": uuid.uuid4().hex, "seconds": 1.0},
-            )
-        )
+        provenance = {"label": step, "host": uuid.uuid4().hex, "seconds": 1.0}
+        store.commit(commit_of(artifacts[step], store.root, payload, provenance=provenance))
 
     numbers = iter(range(count))
     with ThreadPoolExecutor(WRITERS) as pool:

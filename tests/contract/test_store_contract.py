@@ -16,7 +16,7 @@ import pytest
 
 from infra.commits import Commit, Input, Output
 from infra.digests import DigestCache, content_digest
-from infra.fingerprint import fingerprint, step_payload
+from infra.fingerprint import step_payload
 from infra.manifest import Artifact
 from infra.objects import NotFoundError, StoreError
 from infra.s3_objects import PART_BYTES, S3Objects
@@ -24,7 +24,7 @@ from infra.staging import ArtifactMissingError
 from infra.store import Store, open_store
 from infra.urls import open_objects
 from tests.seaweedfs import BUCKET, SeaweedFS
-from tests.stores import write_files
+from tests.stores import commit_of, write_files
 
 STEP = "evaluate[sft,boolq]"
 CONTENT = {
@@ -48,17 +48,9 @@ def artifact(store: Store, tmp_path: Path) -> Artifact:
 
 def make_commit(artifact: Artifact, root: str, seed: int = 42, **more: Any) -> Commit:
     payload = step_payload(STEP, 1, {"seed": seed, "rate": 1e-4}, {"data": "d" * 64})
-    return Commit(
-        step=STEP,
-        fingerprint=fingerprint(payload),
-        payload=payload,
-        artifact=artifact.uri.removeprefix(f"{root}/"),
-        digest=artifact.digest,
-        bytes=artifact.bytes,
-        outputs={"train": Output(path="train", digest=artifact.part("train").digest, bytes=5004)},
-        inputs={"data": Input(digest="d" * 64, uri=f"{root}/v1/data/split/x/train")},
-        **more,
-    )
+    outputs = {"train": Output(path="train", digest=artifact.part("train").digest, bytes=5004)}
+    inputs = {"data": Input(digest="d" * 64, uri=f"{root}/v1/data/split/x/train")}
+    return commit_of(artifact, root, payload, outputs=outputs, inputs=inputs, **more)
 
 
 def sha256(data: bytes) -> str:

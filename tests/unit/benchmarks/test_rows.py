@@ -100,7 +100,7 @@ def fill(megabytes: int) -> int:
 def test_the_peak_of_a_process_counts_what_it_takes_and_no_more() -> None:
     measured = in_own_process(fill, 300)
     assert measured.result == 300 * MB
-    assert 300 * MB <= measured.added <= 400 * MB
+    assert 299 * MB <= measured.added <= 400 * MB  # what was there before may have been given back
 
 
 def die() -> None:

@@ -79,6 +79,7 @@ def test_value_and_gradients_are_those_of_the_plain_formula(
     architecture: str, negative: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_loss, "CHUNK_LOGITS", 7 * VOCABULARY)
+    monkeypatch.setattr(token_loss, "CPU_LOGITS", 3 * VOCABULARY)
     model = model_of(architecture, torch.float64)
     arguments = (*rows_of(LENGTHS), negative)
     plain = plain_value(model, *arguments)
