@@ -5,19 +5,23 @@ to be computed one by one.
 """
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from forgetting_core.models import causal_lm
+
 ROW_BY_ROW = "sdpa_row_by_row"
 """What transformers calls it."""
 
 
-def attend_row_by_row(model: PreTrainedModel) -> None:
-    """Have `model` use it, where it would use scaled dot product attention on a CPU."""
-    if model.device.type == "cpu" and model.config.get_text_config()._attn_implementation == "sdpa":
-        model.set_attn_implementation(ROW_BY_ROW)
+def attend_row_by_row(model: PreTrainedModel | PeftModel, device: str) -> None:
+    """Have `model` use it, where it is to use `sdpa` on a CPU; its weights may still be elsewhere."""
+    inner = causal_lm(model)
+    if torch.device(device).type == "cpu" and inner.config.get_text_config()._attn_implementation == "sdpa":
+        inner.set_attn_implementation(ROW_BY_ROW)
 
 
 def _row_by_row(

@@ -8,7 +8,6 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from forgetting_core.attention import attend_row_by_row
 from forgetting_core.models import causal_lm
 
 _PROBE_ROWS = (5, 3, 8)
@@ -16,12 +15,6 @@ _TOLERANCE = 1e-3
 _TOLERANCE_BFLOAT16 = 0.05
 """Of the hidden states' norm. 30 layers in bfloat16 round off 0.013; rows of a small OPT, which counts positions
 together, are 0.15 off, and rows that see each other 0.2 to 0.8."""
-
-
-def allow_packing(model: PreTrainedModel | PeftModel) -> bool:
-    """Whether rows of `model` may share lines; from then on it computes their attention as is best for that."""
-    attend_row_by_row(causal_lm(model))
-    return keeps_rows_apart(model)
 
 
 @torch.no_grad()

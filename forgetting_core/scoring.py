@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from forgetting_core.attention import attend_row_by_row
 from forgetting_core.batching import Passes
 from forgetting_core.config import ExecutionConfig, ScoreConfig
 from forgetting_core.errors import NumericalError
 from forgetting_core.finite import listed
 from forgetting_core.models import check_lengths, load_checkpoint, resolve_device
-from forgetting_core.packing import allow_packing
+from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.tables import LOSS_SCHEMA, TokenRows, count_rows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
@@ -113,7 +114,8 @@ class Scorer:
             self._total += int(rows.response_mask().sum())
             longest = max(longest, int(rows.lengths.max(initial=0)))
         check_lengths(model.model, longest)
-        packed = micro_batch == "auto" and allow_packing(model.model)
+        attend_row_by_row(model.model, self._device.type)
+        packed = micro_batch == "auto" and keeps_rows_apart(model.model)
         self._passes = Passes.of(model.model, micro_batch, self._device.type, packed=packed)
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from forgetting_core.attention import attend_row_by_row
 from forgetting_core.batching import MicroBatch, Passes, optimizer_steps, steps_per_epoch
 from forgetting_core.checkpoints import checkpoint_folder, resume_state, save_state, what_is_kept
 from forgetting_core.config import ExecutionConfig, ForgetConfig
@@ -21,7 +22,7 @@ from forgetting_core.finite import require_finite, require_finite_tensors
 from forgetting_core.metrics_file import METRICS_FILE, NEGATIVE_LOSS, MetricsFile
 from forgetting_core.models import check_lengths, resolve_device, save_checkpoint
 from forgetting_core.objective import TokenCounts, TokenObjective, forget_weight
-from forgetting_core.packing import allow_packing
+from forgetting_core.packing import keeps_rows_apart
 from forgetting_core.progress import Progress
 from forgetting_core.ranks import Ranks, whole
 from forgetting_core.running_away import Watch
@@ -98,7 +99,9 @@ class TrainingRun:
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
         start = self.ranks.sharding_device if self.sharded else self.device
         self.model = build_model(config, base, start, execution.gradient_checkpointing)
-        packed = execution.micro_batch == "auto" and self.ranks.main_says(lambda: allow_packing(self.model.model))
+        attend_row_by_row(self.model.model, self.device)
+        auto = execution.micro_batch == "auto"
+        packed = auto and self.ranks.main_says(lambda: keeps_rows_apart(self.model.model))
         self.passes = Passes.of(self.model.model, execution.micro_batch, self.device, packed=packed)
         self.validation = None
         if config.eval_steps is not None:

@@ -26,7 +26,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 FORGET = StepSpec(
     "forget",
-    version=5,
+    version=6,
     compute=compute,
     kind="model",
     optional=("token_labels", "loss_base", "validation"),

@@ -24,7 +24,7 @@ def compute(job: Job, progress: Progress) -> Summary:
 
 REFERENCE = StepSpec(
     "reference",
-    version=4,
+    version=5,
     compute=compute,
     kind="model",
     optional=("validation",),

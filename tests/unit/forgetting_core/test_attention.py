@@ -45,7 +45,7 @@ def test_hidden_states_and_gradients_are_those_under_the_mask(architecture: str)
     model = model_of(architecture)
     expected, expected_gradients, whole = packed_pass(model)
     assert set(whole) == {sum(LENGTHS)}
-    attend_row_by_row(model)
+    attend_row_by_row(model, "cpu")
     assert model.config._attn_implementation == ROW_BY_ROW
     found, gradients, _ = packed_pass(model)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -56,25 +56,25 @@ def test_hidden_states_and_gradients_are_those_under_the_mask(architecture: str)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi", "gemma3_text"])
 def test_each_row_is_computed_by_itself(architecture: str) -> None:
     model = model_of(architecture)
-    attend_row_by_row(model)
+    attend_row_by_row(model, "cpu")
     assert packed_pass(model)[2] == [*LENGTHS] * 2
 
 
 def test_rows_wider_than_a_layers_window_stay_under_its_mask() -> None:
     model = model_of("mistral, narrow window")
-    attend_row_by_row(model)
+    attend_row_by_row(model, "cpu")
     assert packed_pass(model)[2] == [sum(LENGTHS)] * 2
 
 
 def test_a_model_that_computes_attention_otherwise_is_left_alone() -> None:
     model = model_of("llama")
     model.set_attn_implementation("eager")
-    attend_row_by_row(model)
+    attend_row_by_row(model, "cpu")
     assert model.config._attn_implementation == "eager"
 
 
 def test_a_saved_model_does_not_name_it(tmp_path: Path) -> None:
     model = model_of("llama")
-    attend_row_by_row(model)
+    attend_row_by_row(model, "cpu")
     model.save_pretrained(tmp_path)
     assert ROW_BY_ROW not in (tmp_path / "config.json").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forgetting_core.attention import ROW_BY_ROW
 from forgetting_core.config import (
     ExecutionConfig,
     ForgetConfig,
@@ -22,6 +23,7 @@ from forgetting_core.errors import InputError, Interrupted, NumericalError
 from forgetting_core.models import load_checkpoint
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
+from forgetting_core.ranks import Ranks
 from forgetting_core.scoring import score_split, token_losses
 from forgetting_core.tables import LABEL_SCHEMA, TokenRows, list_array, write_parquet
 from forgetting_core.token_loss import TokenLossModel
@@ -231,6 +233,16 @@ def test_the_rows_of_a_step_share_lines_without_padding(base: Path, rows: TokenR
     batches = run.passes.micro_batches(step, np.ones(sum(lengths), np.int8), np.arange(len(lengths)))
     assert sum(batch.input_ids.numel() for batch in batches) == sum(lengths)
     assert len(batches) < len(lengths)
+
+
+def test_every_rank_attends_row_by_row_on_a_cpu(
+    base: Path, rows: TokenRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that is not the main one is told whether rows may share lines, and asks nothing itself."""
+    monkeypatch.setattr(Ranks, "main_says", lambda self, ask: True)
+    data = TrainingData(rows, rows.response_mask().astype(np.int8))
+    run = TrainingRun(ForgetConfig(**FULL), data, base, tmp_path, ExecutionConfig(device="cpu"), Progress())
+    assert run.model.model.config._attn_implementation == ROW_BY_ROW
 
 
 @pytest.mark.parametrize("negative, t_max", [("ascent", 0.5), ("npo", 0.5), ("unlikelihood", 10)])
