@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.losses import write_losses
 from benchmarks.partition import step
-from benchmarks.rows import Row, within
+from benchmarks.rows import Row, at_most
 from benchmarks.timing import take_turns
 from forgetting_core.models import load_checkpoint
 from forgetting_core.progress import Progress
@@ -45,7 +45,7 @@ def _growth(name: str, prepared: Callable[[int], Callable[[], object]], sizes: t
     what = f"{name}, {sizes[0]:.0e} to {sizes[-1]:.0e} tokens: farthest from a line"
     note = f"{1e3 * once:.1f} ms and {1e9 * each:.3g} ns per token; off by {', '.join(f'{x:+.1%}' for x in off)}"
     curve = tuple((float(size), 1e9 * time / size) for size, time in zip(sizes, seconds, strict=True))
-    return within(what, 100 * float(np.abs(off).max()), "%", 10, note, curve)
+    return at_most(what, 100 * float(np.abs(off).max()), "%", 10, note, curve)
 
 
 def _partitions(folder: Path) -> Callable[[int], Callable[[], object]]:

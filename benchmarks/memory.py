@@ -18,7 +18,7 @@ class Measured:
     before: int
     """Bytes when the function was called: the interpreter and what is imported."""
     peak: int
-    """Bytes at most, while it ran."""
+    """Bytes at most, while it ran; the kernel may miss some dozens of pages of what was given back since."""
 
     @property
     def added(self) -> int:

@@ -41,7 +41,7 @@ def _rows(folder: Path, quick: bool) -> Iterator[Row]:
     what = f"`forgetting run {RECIPE}`, all cached"
     yield at_most(what, times.ratio("ours", to="empty"), "× an empty flow of 7 tasks", 1.5, note)
     yield from _commands(ours)
-    yield from _after_a_change(ours, EPOCHS[quick], cached=times.median("ours"), quick=quick)
+    yield from _after_a_change(ours, times.median("ours"), quick)
 
 
 def _commands(environment: dict[str, str]) -> Iterator[Row]:
@@ -53,12 +53,12 @@ def _commands(environment: dict[str, str]) -> Iterator[Row]:
     yield Row(f"{HEAVY} imported by `forgetting plan`", imported, "times", "0", not imported)
 
 
-def _after_a_change(environment: dict[str, str], epochs: int, cached: float, quick: bool) -> Iterator[Row]:
+def _after_a_change(environment: dict[str, str], cached: float, quick: bool) -> Iterator[Row]:
     """The run after a change of ρ alone, as far as what has to run goes; the fine-tunes are made long as well.
 
     What a run takes with all `cached` (seconds) is a tenth only of steps that take minutes, too long to be quick.
     """
-    change = ["--set", "partition.rho=0.5", "--set", f"forget.epochs={epochs}"]
+    change = ["--set", "partition.rho=0.5", "--set", f"forget.epochs={EPOCHS[quick]}"]
     started = time.perf_counter()
     steps = json.loads(_python(environment, "-c", FORGETTING, "run", RECIPE, *change, "--json")().stdout)["steps"]
     wall = time.perf_counter() - started
@@ -73,13 +73,12 @@ def _after_a_change(environment: dict[str, str], epochs: int, cached: float, qui
 
 def _environment(state: Path) -> dict[str, str]:
     """That of a user without settings, and what keeps Prefect off the network and patient on a busy machine."""
-    (state / "prefect").mkdir(parents=True)  # Prefect makes only the last of its folders
     ours = ("FORGETTING_", "PREFECT_", "MLFLOW_", "AWS_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
         **inherited,
         "FORGETTING_STATE_DIR": str(state),
-        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_HOME": f"{state}-prefect",  # in a folder that is there: Prefect makes only the last one
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }

@@ -5,7 +5,7 @@ machine.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
@@ -37,9 +37,9 @@ def at_least(what: str, measured: float, unit: str, bound: float, note: str = ""
     return Row(what, measured, unit, f"≥ {bound:g}", measured >= bound, note)
 
 
-def at_most(what: str, measured: float, unit: str, bound: float, note: str = "") -> Row:
+def at_most(what: str, measured: float, unit: str, bound: float, note: str = "", curve: Curve = ()) -> Row:
     """A row that holds when `measured` does not exceed `bound`, in `unit`."""
-    return Row(what, measured, unit, f"≤ {bound:g}", measured <= bound, note)
+    return Row(what, measured, unit, f"≤ {bound:g}", measured <= bound, note, curve)
 
 
 def reported(what: str, measured: float, unit: str, note: str = "") -> Row:
@@ -50,11 +50,6 @@ def reported(what: str, measured: float, unit: str, note: str = "") -> Row:
 def no_growth(what: str, growth: float, note: str = "") -> Row:
     """A row that holds when something is at most a tenth more: `growth` times what it was."""
     return Row(what, 100 * (growth - 1), "% more", "≤ 10", growth <= 1.1, note)
-
-
-def within(what: str, measured: float, unit: str, bound: float, note: str, curve: Curve) -> Row:
-    """`at_most`, with the curve that shows it."""
-    return replace(at_most(what, measured, unit, bound, note), curve=curve)
 
 
 def failing(rows: Iterable[Row]) -> list[Row]:

@@ -6,8 +6,10 @@ Endpoint and credentials come from the standard AWS environment or its files; so
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,8 +159,7 @@ class S3Objects:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file, self._explained(key, "read"):
             for chunk in self.stream(key, size):
-                for start in range(0, len(chunk), WRITE_BYTES):
-                    file.write(memoryview(chunk)[start : start + WRITE_BYTES])
+                shutil.copyfileobj(BytesIO(chunk), file, WRITE_BYTES)
                 digest.update(chunk)
                 advance(len(chunk))
             file.flush()

@@ -23,8 +23,9 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 def commit_of(artifact: Artifact, root: str, payload: dict[str, Any], **more: Any) -> Commit:
     """The commit of an artifact in the store at `root`, made as `payload` says; its folders are its outputs."""
     identity = (entry.path for entry in artifact.files if entry.role == "identity")
-    folders = {path.partition("/")[0]: artifact.part(path.partition("/")[0]) for path in identity if "/" in path}
-    outputs = {name: Output(path=name, digest=part.digest, bytes=part.bytes) for name, part in folders.items()}
+    folders = sorted({path.partition("/")[0] for path in identity if "/" in path})
+    parts = {name: artifact.part(name) for name in folders}
+    outputs = {name: Output(path=name, digest=part.digest, bytes=part.bytes) for name, part in parts.items()}
     record: dict[str, Any] = {
         "step": payload["step"],
         "fingerprint": fingerprint(payload),

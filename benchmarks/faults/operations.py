@@ -47,8 +47,7 @@ class Operation(ABC):
     folder: Path
     seed: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    @abstractmethod
-    def before(self, store: Store) -> None:
+    def before(self, store: Store) -> None:  # noqa: B027 - most need nothing
         """What has to be there."""
 
     @abstractmethod
@@ -59,30 +58,26 @@ class Operation(ABC):
     def judge(self, store: Store, result: Any) -> str | None:
         """What is wrong after the use has come to an end with `result`; None: nothing."""
 
+    def publish(self, store: Store, folder: str) -> Commit:
+        """Upload a new artifact from a folder of the scratch space; the commit to be made of it."""
+        artifact = store.publish(STEP, write_output(self.folder / folder, self.size))
+        return commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY)
+
 
 class Stored(Operation):
     """Base of what finds a committed artifact."""
 
     def before(self, store: Store) -> None:
         """Publish and commit."""
-        artifact = store.publish(STEP, write_output(self.folder / "out", self.size))
-        self.commit = store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
+        self.commit = store.commit(self.publish(store, "out"))
 
 
-class Alone(Operation):
-    """Base of what needs nothing there."""
-
-    def before(self, store: Store) -> None:
-        """Nothing."""
-
-
-class Publish(Alone):
+class Publish(Operation):
     """Upload an artifact and commit it."""
 
     def act(self, store: Store) -> Commit:
         """As a step ends."""
-        artifact = store.publish(STEP, write_output(self.folder / "out", self.size))
-        return store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
+        return store.commit(self.publish(store, "out"))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The commit is there, and its artifact is what it says."""
@@ -103,8 +98,7 @@ class Adopt(Stored):
 
     def act(self, store: Store) -> Commit:
         """As the loser of a race ends."""
-        artifact = store.publish(STEP, write_output(self.folder / "new", self.size))
-        return store.commit(commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
+        return store.commit(self.publish(store, "new"))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The first commit stands and is what both go on with."""
@@ -119,8 +113,7 @@ class Replace(Stored):
 
     def act(self, store: Store) -> Commit:
         """As a refresh ends."""
-        artifact = store.publish(STEP, write_output(self.folder / "new", self.size))
-        return store.replace(self.commit, commit_of(artifact, store.root, identity(self.seed), summary=SUMMARY))
+        return store.replace(self.commit, self.publish(store, "new"))
 
     def judge(self, store: Store, result: Commit) -> str | None:
         """The new commit stands, the old one is in the history."""
@@ -178,7 +171,7 @@ class StageLarge(Stage):
     size = LARGE
 
 
-class Lease(Alone):
+class Lease(Operation):
     """Take the lease of a step, work, release it."""
 
     def act(self, store: Store) -> bool:
@@ -194,7 +187,7 @@ class Lease(Alone):
         return None if result else "the lease went to nobody"
 
 
-class Records(Alone):
+class Records(Operation):
     """Write what a run used, and read it again."""
 
     def act(self, store: Store) -> list[Any]:

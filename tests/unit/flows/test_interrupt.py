@@ -26,18 +26,18 @@ print("stopping" if launcher.stopping.is_set() else "not heard")
 
 def test_ctrl_c_in_the_middle_of_a_line_stops_the_run_as_anywhere_else() -> None:
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", WRITING],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=buffered | {"PYTHONPATH": str(PROJECT)},
-    )
-    assert process.stdin and process.stdout and process.stderr
-    os.read(process.stderr.fileno(), 1)  # it writes, and waits for the rest to be read
-    process.stdin.write(b".")
-    process.stdin.flush()
-    assert process.stdout.readline() == b"pressed\n"
-    output, errors = process.communicate(timeout=60)
-    assert output == b"stopping\n", errors[-2000:]
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        os.read(process.stderr.fileno(), 1)  # it writes, and waits for the rest to be read
+        process.stdin.write(b".")
+        process.stdin.flush()
+        pressed = process.stdout.readline()
+        output, errors = process.communicate(timeout=60)
+    assert (pressed, output) == (b"pressed\n", b"stopping\n"), errors[-2000:]
     assert b"press Ctrl-C again" in errors
