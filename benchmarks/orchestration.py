@@ -21,8 +21,9 @@ FORGETTING = "from flows.cli import main; main()"
 HEAVY = "torch"
 ASKED_HEAVY = f"import sys\ntry:\n    {FORGETTING}\nfinally:\n    print({HEAVY!r} in sys.modules, file=sys.stderr)"
 RECIPE = "nano"
-EPOCHS = {True: 100, False: 300}
-"""Of the fine-tunes that a change of ρ makes run again: half a minute, so that they are what the run is about."""
+EPOCHS = {True: 40, False: 300}
+"""Of the fine-tunes that a change of ρ makes run again: half a minute each, so that they are what the run is about;
+seconds where it is to be quick."""
 ROUNDS = {True: 2, False: 5}
 
 

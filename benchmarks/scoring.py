@@ -26,7 +26,7 @@ WIDE_TOKENS = 12_000
 
 def measure(quick: bool) -> list[Row]:
     """Rates in both types, agreement with the plain way, and memory under a large vocabulary."""
-    rows = mixed_rows(2_500 if quick else 10_000, int(SMOLLM2_135M["vocab_size"]))
+    rows = mixed_rows(PLAIN_ROWS if quick else 4 * PLAIN_ROWS, int(SMOLLM2_135M["vocab_size"]))
     return [*_rates(rows, torch.float32, quick), *_rates(rows, torch.bfloat16, quick), *_memory()]
 
 

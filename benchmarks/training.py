@@ -25,6 +25,7 @@ CONFIG = ForgetConfig(lambda_=LambdaConfig(schedule="constant", t_min=0, t_max=0
 """As published: LoRA on all linear layers, bfloat16, 24 rows per optimizer step."""
 PLAIN_ROWS = 4
 """Of a padded micro-batch."""
+QUICK_ROWS = 6
 MANY_TOKENS = 100_000_000
 WIDE_LENGTHS = [512, 300, 200, 100]
 
@@ -32,9 +33,7 @@ WIDE_LENGTHS = [512, 300, 200, 100]
 def measure(quick: bool) -> list[Row]:
     """Rate, peak memory under a large vocabulary, and the cost of token signs in a large corpus."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = mixed_rows(2_500, int(SMOLLM2_135M["vocab_size"]))
-        if not quick:
-            rows = rows_of_lengths(np.linspace(20, 600, CONFIG.rows_per_step, dtype=int).tolist(), 49152)
+        rows = mixed_rows(QUICK_ROWS if quick else CONFIG.rows_per_step, int(SMOLLM2_135M["vocab_size"]))
         return [*_rate(rows, Path(folder), quick), _memory(Path(folder))]
 
 

@@ -32,6 +32,8 @@ LLAMA_3_2_1B = {
     "max_position_embeddings": 131072,
     "tie_word_embeddings": True,
 }
+SHORTEST, LONGEST = 20, 600
+"""Tokens of a row."""
 WIDE_VOCABULARY = {**SMOLLM2_135M, "vocab_size": 128_000, "num_hidden_layers": 2}
 """Few layers under a large head: what memory goes into is the logits."""
 
@@ -43,13 +45,13 @@ def random_model(shape: Mapping[str, object], dtype: torch.dtype, device: str = 
         return LlamaForCausalLM(LlamaConfig(**shape)).to(dtype).eval()
 
 
-def mixed_rows(tokens: int, vocabulary: int, *, shortest: int = 20, longest: int = 600, seed: int = 0) -> TokenRows:
-    """At least `tokens` tokens in rows of uniformly drawn lengths; the second half of each is its response."""
-    random = np.random.default_rng(seed)
-    lengths: list[int] = []
-    while sum(lengths) < tokens:
-        lengths.append(int(random.integers(shortest, longest + 1)))
-    return rows_of_lengths(lengths, vocabulary, seed)
+def mixed_rows(count: int, vocabulary: int, *, seed: int = 0) -> TokenRows:
+    """Rows of 20 to 600 tokens, in random order; the second half of each is its response.
+
+    Lengths are spread evenly: how much padding rows need in batches shall not hang on which few are drawn.
+    """
+    lengths = np.random.default_rng(seed).permutation(np.linspace(SHORTEST, LONGEST, count, dtype=int))
+    return rows_of_lengths(lengths.tolist(), vocabulary, seed)
 
 
 def rows_of_lengths(lengths: list[int], vocabulary: int, seed: int = 0) -> TokenRows:
