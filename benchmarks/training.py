@@ -76,7 +76,7 @@ def our_step(rows: TokenRows, base: Path, work: Path) -> Callable[[], object]:
 
 def plain_step(rows: TokenRows, base: Path) -> Callable[[], object]:
     """The same step as first written: every batch padded, all logits in float32, masks token by token."""
-    model = build_model(CONFIG, base, "cpu", False).model.train()
+    model = build_model(CONFIG, base, "cpu", ExecutionConfig(device="cpu")).model.train()
     parameters = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
     sign = signs_of(rows)

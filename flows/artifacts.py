@@ -166,6 +166,9 @@ def export(
         str | None,
         typer.Option(metavar="DIR", help="Where the base model is, if it has moved; its digest is checked."),
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Merge with the code that the base model brings along.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -181,7 +184,15 @@ def export(
     record, _ = inventory.find(ident)
     with transfer_bar("read") as progress:
         lineage = export_model(
-            settings, objects, inventory, record, folder, merge=merge, base=base, progress=progress
+            settings,
+            objects,
+            inventory,
+            record,
+            folder,
+            merge=merge,
+            base=base,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
         )
     if as_json:
         document = {"store": objects.root, "uri": record.commit.uri, "folder": str(folder), "merged": merge}

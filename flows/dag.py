@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from forgetting_core.config import (
     BenchmarkConfig,
     Config,
+    ExecutionIdentity,
     ForgetConfig,
     IgnoreConfig,
     ModelSource,
@@ -19,6 +20,7 @@ from forgetting_core.config import (
     Recipe,
     SftConfig,
     TrainingConfig,
+    identity,
 )
 from forgetting_core.evaluation import DIVERSITY, HELD_OUT
 from infra.sources import Ref, Unresolved
@@ -38,12 +40,6 @@ SPECS = {
 }
 """Every kind of step by its name."""
 AnyObjective = ForgetConfig | IgnoreConfig | SftConfig
-
-
-class MicroBatch(Config):
-    """Part of identity where the published normalisation makes the result depend on it."""
-
-    micro_batch: int
 
 
 class Harness(Config):
@@ -73,8 +69,8 @@ class Walker(Protocol):
     def step(self, call: StepCall, inputs: Mapping[str, Input]) -> Node:
         """One step with its inputs."""
 
-    def model(self, source: ModelSource, field: str) -> Ref | Unresolved:
-        """A model that the recipe names: weights, config and tokenizer."""
+    def model(self, source: ModelSource, field: str, *, code: bool) -> Ref | Unresolved:
+        """A model that the recipe names: weights, config, tokenizer, and its own code where that is trusted."""
 
     def tokenizer(self, source: ModelSource, field: str) -> Ref | Unresolved:
         """The tokenizer files of such a model."""
@@ -90,17 +86,19 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     """Visit every step in an order in which inputs come first; on request only as far as the scores."""
     base, tokenizer, raw, trusted, benchmarks = _sources(recipe, to)
     named = recipe.reference.model
-    reference: Input = to.model(named, "reference.model") if named else None
+    trusts_code = recipe.execution.trust_remote_code
+    reference: Input = to.model(named, "reference.model", code=trusts_code) if named else None
+    shared: dict[str, Config] = {"execution": ExecutionIdentity(trust_remote_code=True)} if trusts_code else {}
 
     split = to.step(
-        StepCall("split", SPLIT, {"data": recipe.data, "split": recipe.split}),
+        StepCall("split", SPLIT, {"data": recipe.data, "split": recipe.split, **shared}),
         {"train": raw, "reference": trusted, "tokenizer": tokenizer},
     )
     train = split["train"]
 
     if reference is None:
         reference = to.step(
-            StepCall("reference", REFERENCE, {"reference": recipe.reference}),
+            StepCall("reference", REFERENCE, {"reference": recipe.reference, **shared}),
             {
                 "base": base,
                 "data": split["reference"],
@@ -108,7 +106,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
             },
         )
 
-    score = {"score": recipe.score}
+    score = {"score": recipe.score, **shared}
     loss_base = to.step(StepCall("score[base]", SCORE, score), {"base": base, "data": train})
     loss_reference = to.step(
         StepCall("score[reference]", SCORE, score), {"base": base, "checkpoint": reference, "data": train}
@@ -148,7 +146,7 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     evaluations = _evaluations(recipe, to, benchmarks, split["validation"])
     metrics = {
         f"{name},{task}": to.step(
-            StepCall(label_of(name, task), EVALUATE, config, delivered=True),
+            StepCall(label_of(name, task), EVALUATE, {**config, **shared}, delivered=True),
             {"base": base, "checkpoint": checkpoints[name], **inputs},
         )
         for name in models_of(recipe)
@@ -179,7 +177,7 @@ def _sources(recipe: Recipe, to: Walker) -> tuple[Input, Input, Input, Input, In
         return made["base"], made["base"], made["train"], made["reference"], made["tasks"]
     assert recipe.model is not None  # validated
     return (
-        to.model(recipe.model, "model"),
+        to.model(recipe.model, "model", code=recipe.execution.trust_remote_code),
         to.tokenizer(recipe.model, "model"),
         to.data(recipe, "train"),
         to.data(recipe, "reference"),
@@ -211,11 +209,13 @@ def _fine_tunes(recipe: Recipe) -> dict[str, AnyObjective]:
 
 
 def _training_config(recipe: Recipe, objective: AnyObjective) -> dict[str, Config]:
-    config: dict[str, Config] = {"forget": objective}
+    execution = recipe.execution
+    micro_batch = None
     if objective.normalization == "microbatch":
-        assert isinstance(recipe.execution.micro_batch, int)  # validated
-        config["execution"] = MicroBatch(micro_batch=recipe.execution.micro_batch)
-    return config
+        assert isinstance(execution.micro_batch, int)  # validated
+        micro_batch = execution.micro_batch
+    shared = ExecutionIdentity(micro_batch=micro_batch, trust_remote_code=execution.trust_remote_code)
+    return {"forget": objective, **({"execution": shared} if identity(shared) else {})}
 
 
 def _evaluations(

@@ -2,12 +2,14 @@
 
 import shutil
 import uuid
+from functools import partial
 from pathlib import Path
 
+from forgetting_core.config import ExecutionIdentity
 from forgetting_core.errors import InputError
 from forgetting_core.export import Ancestor, Lineage, export_full, export_merged
 from forgetting_core.model_files import is_adapter, model_files
-from infra.commits import DATA
+from infra.commits import DATA, Commit
 from infra.digests import DigestCache
 from infra.errors import RequestError, SourceError
 from infra.inventory import Inventory, Record
@@ -28,12 +30,13 @@ def export(
     *,
     merge: bool,
     base: str | None,
+    trust_remote_code: bool,
     progress: Progress,
 ) -> Lineage:
     """Write the model of a commit to the new folder `into`, which appears when it is whole; what its card states.
 
-    Raises `InputError` and `RequestError` for what is no such model, a base that is missing or another one, and a
-    folder that is in use; `StoreError`.
+    Raises `InputError` and `RequestError` for what is no such model, a base that is missing or another one, code of
+    the base that would have to run and is not trusted, and a folder that is in use; `StoreError`.
     """
     commit = record.commit
     if "base" not in commit.inputs:
@@ -54,6 +57,12 @@ def export(
             else f"{commit.uri} is a LoRA adapter; add --merge for a plain model, or copy the adapter with"
             " `forgetting artifacts fetch`"
         )
+    code = trusts_code(commit)
+    if merge and code and not trust_remote_code:
+        raise RequestError(
+            f"{commit.uri} was trained with the code that its base model brings along, and merging runs that code:"
+            " read it, and add --trust-remote-code"
+        )
     lineage = describe(inventory, record, into.name)
 
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -62,15 +71,22 @@ def export(
     try:
         if merge:
             found = _base(settings, store, record, base, digests, progress)
-            export_merged(checkpoint, found, commit.inputs["base"].digest, temporary, lineage)
+            digest = commit.inputs["base"].digest
+            export_merged(checkpoint, found, digest, temporary, lineage, trust_remote_code=code)
         else:
-            export_full(checkpoint, temporary, lineage)
+            export_full(checkpoint, temporary, lineage, code=code)
         if into.exists():
             into.rmdir()
         temporary.rename(into)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return lineage
+
+
+def trusts_code(commit: Commit) -> bool:
+    """Whether a step was computed with code that its model brings along."""
+    shared = commit.payload["config"].get("execution", {})
+    return bool(ExecutionIdentity.model_validate(shared).trust_remote_code)
 
 
 def describe(inventory: Inventory, record: Record, name: str) -> Lineage:
@@ -114,7 +130,7 @@ def _base(
         path, _, revision = uri.removeprefix("hf://").rpartition("@")
     try:
         found = Sources(digests, settings.work_dir / "raw", fetch=True).model(
-            path, revision, model_files, field="base"
+            path, revision, partial(model_files, code=trusts_code(record.commit)), field="base"
         )
     except (SourceError, InputError) as error:
         raise InputError(

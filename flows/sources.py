@@ -1,5 +1,6 @@
 """The part of walking the DAG that running and planning share: resolving what the recipe names."""
 
+from functools import partial
 from pathlib import Path
 
 from forgetting_core.config import HubData, ModelSource, Recipe
@@ -15,9 +16,9 @@ class RecipeSources:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
-    def model(self, source: ModelSource, field: str) -> Ref | Unresolved:
+    def model(self, source: ModelSource, field: str, *, code: bool) -> Ref | Unresolved:
         """See `Walker.model`."""
-        return self._sources.model(source.path, source.revision, model_files, field=field)
+        return self._sources.model(source.path, source.revision, partial(model_files, code=code), field=field)
 
     def tokenizer(self, source: ModelSource, field: str) -> Ref | Unresolved:
         """See `Walker.tokenizer`."""

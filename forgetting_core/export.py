@@ -49,15 +49,23 @@ class Lineage:
     """The model first, the first step last."""
 
 
-def export_full(checkpoint: Path, out: Path, lineage: Lineage) -> None:
-    """Copy a full checkpoint's weights, config and tokenizer to `out` and write its card."""
-    for path in model_files(checkpoint):
+def export_full(checkpoint: Path, out: Path, lineage: Lineage, *, code: bool = False) -> None:
+    """Copy a full checkpoint's weights, config and tokenizer to `out`, and its own `code`; write its card."""
+    for path in model_files(checkpoint, code=code):
         if path.name != BASE_FILE:
             shutil.copyfile(path, out / path.name)
     write_card(out, lineage)
 
 
-def export_merged(checkpoint: Path, base: Path, base_digest: str, out: Path, lineage: Lineage) -> None:
+def export_merged(
+    checkpoint: Path,
+    base: Path,
+    base_digest: str,
+    out: Path,
+    lineage: Lineage,
+    *,
+    trust_remote_code: bool = False,
+) -> None:
     """Add a LoRA adapter to its base model and write the result to `out`, in the base's dtype, with its card.
 
     As PEFT's `merge_and_unload`: the product of the adapter is computed in float32 and rounded once, when it is
@@ -71,7 +79,7 @@ def export_merged(checkpoint: Path, base: Path, base_digest: str, out: Path, lin
     if trained_on != base_digest:
         raise InputError(f"base {base}: its digest is {base_digest}, but the adapter was trained on {trained_on}")
     dtype = weights_dtype(base)
-    model = load_base(base, dtype=dtype, device="cpu")
+    model = load_base(base, dtype=dtype, device="cpu", trust_remote_code=trust_remote_code)
     # PEFT keeps the adapter in float32 on a base of a narrower type
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between PEFT and transformers
         merged = PeftModel.from_pretrained(model, checkpoint).merge_and_unload()

@@ -6,6 +6,7 @@ to pickles, to weights elsewhere, to code on the hub. What would lead out of the
 """
 
 import json
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -76,11 +77,29 @@ def refuse_adapter(folder: Path) -> None:
         )
 
 
-def model_files(folder: Path) -> list[Path]:
-    """Weights, config and tokenizer files, sorted by name.
+def own_code(folder: Path) -> list[Path]:
+    """The modules of a model that its config.json names code of its own for, sorted by name; else none.
+
+    Raises `InputError` when that code is not in the folder.
+    """
+    config = folder / "config.json"
+    named = _read_object(config).get("auto_map") if config.exists() else None
+    if not named:
+        return []
+    for place in sorted(map(str, named.values())) if isinstance(named, dict) else [str(named)]:
+        if not re.fullmatch(r"\w+\.\w+", place) or not (folder / f"{place.partition('.')[0]}.py").is_file():
+            raise InputError(
+                f"{config}: `auto_map` names the code {place!r}; expected MODULE.CLASS of a *.py file beside it,"
+                " since no other is run: copy it there"
+            )
+    return _matching(folder, ("*.py",))
+
+
+def model_files(folder: Path, *, code: bool = False) -> list[Path]:
+    """Weights, config and tokenizer files, sorted by name; with `code` also what `own_code` finds.
 
     Raises `InputError` when the folder is missing, has no `config.json` or no safetensors weights, and when its
-    files would have other weights loaded, or code.
+    files would have other weights loaded, or code from elsewhere.
     """
     if not folder.is_dir():
         raise InputError(f"model {folder}: no such folder; give a local folder, an s3:// folder or a hub id")
@@ -92,7 +111,8 @@ def model_files(folder: Path) -> list[Path]:
         raise InputError(f"model {folder}: no *.safetensors weights{found}; save it with save_pretrained first")
     _refuse_weights_elsewhere(folder)
     _refuse_code(folder)
-    return _matching(folder, (*WEIGHT_PATTERNS, *CONFIG_PATTERNS, *TOKENIZER_PATTERNS))
+    files = _matching(folder, (*WEIGHT_PATTERNS, *CONFIG_PATTERNS, *TOKENIZER_PATTERNS))
+    return sorted([*files, *(own_code(folder) if code else [])])
 
 
 def _refuse_weights_elsewhere(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Loading and saving models and tokenizers: folders in, canonical folders out.
 
 Nothing is invented on the way: weights missing from a file are an error (transformers would draw them at random),
-pickles are not read, remote code is not run, embeddings are never resized.
+pickles are not read, code that a model brings along is not run unless it is trusted, embeddings are never resized.
 """
 
 import json
@@ -13,7 +13,14 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from forgetting_core.config import LoraConfig
@@ -27,6 +34,7 @@ from forgetting_core.model_files import (
     base_of_adapter,
     is_adapter,
     model_files,
+    own_code,
     refuse_adapter,
     tokenizer_files,
 )
@@ -55,30 +63,44 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"model {folder}: the tokenizer cannot be loaded: {brief(error)}") from error
 
 
-def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
+def load_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
+    """The config of a model folder. Raises `InputError` when there is none, or only code that is not trusted."""
+    if trust_remote_code:
+        own_code(folder)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers checks values in many ways
+        why = f"{brief(error)}{_untrusted_code(folder, trust_remote_code)}"
+        raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json: {why}") from error
+
+
+def load_base(folder: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
     """A causal language model in evaluation mode; on the device `meta` only its shapes, and no weight is read.
 
     Raises `InputError` when the folder is no safetensors model of a causal language model or lacks weights.
     """
-    model_files(folder)
+    model_files(folder, code=trust_remote_code)
     refuse_adapter(folder)
     transformers_logging.disable_progress_bar()
     try:
         if device == "meta":
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = load_config(folder, trust_remote_code=trust_remote_code)
             with torch.device(device):
-                return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+                return AutoModelForCausalLM.from_config(
+                    config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+                ).eval()
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
         )
     except Exception as error:
-        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {brief(error)}") from error
+        why = f"{brief(error)}{_untrusted_code(folder, trust_remote_code)}"
+        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {why}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if report[kind]:
             names = ", ".join(map(str, sorted(report[kind])[:5]))
@@ -89,15 +111,23 @@ def load_base(folder: Path, *, dtype: str, device: str) -> PreTrainedModel:
     return model.to(device).eval()
 
 
-def load_checkpoint(base: Path, checkpoint: Path | None, *, dtype: str, device: str) -> PreTrainedModel | PeftModel:
+def _untrusted_code(folder: Path, trusted: bool) -> str:
+    """What to do about a model that cannot be loaded, if it may be for that."""
+    if trusted or not any(folder.glob("*.py")):
+        return ""
+    return ". It has code of its own: read that, and set execution.trust_remote_code to true if it may run"
+
+
+def load_checkpoint(
+    base: Path, checkpoint: Path | None, *, dtype: str, device: str, trust_remote_code: bool = False
+) -> PreTrainedModel | PeftModel:
     """The base itself, a full checkpoint, or the base with a LoRA adapter; in evaluation mode."""
-    if checkpoint is None:
-        return load_base(base, dtype=dtype, device=device)
-    if is_adapter(checkpoint):
-        model_files(checkpoint)
-        model = load_base(base, dtype=dtype, device=device)
-        return _with_adapter(model, checkpoint).eval()
-    return load_base(checkpoint, dtype=dtype, device=device)
+    whole = base if checkpoint is None or is_adapter(checkpoint) else checkpoint
+    model = load_base(whole, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    if checkpoint is None or whole is checkpoint:
+        return model
+    model_files(checkpoint)
+    return _with_adapter(model, checkpoint).eval()
 
 
 def _with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

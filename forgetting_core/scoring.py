@@ -44,7 +44,11 @@ def score_split(
     `tables.shard_rows`. Raises `NumericalError` naming the rows when a loss is not finite.
     """
     device = resolve_device(execution.device)
-    model = TokenLossModel(load_checkpoint(base, checkpoint, dtype=config.dtype, device=device))
+    model = TokenLossModel(
+        load_checkpoint(
+            base, checkpoint, dtype=config.dtype, device=device, trust_remote_code=execution.trust_remote_code
+        )
+    )
     wanted = only or range(count_rows(data))
 
     def blocks() -> Iterator[tuple[int, TokenRows]]:

@@ -6,19 +6,19 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from forgetting_core.config import TrainingConfig
+from forgetting_core.config import ExecutionConfig, TrainingConfig
 from forgetting_core.models import add_adapter, causal_lm, load_base
 from forgetting_core.ranks import whole
 from forgetting_core.token_loss import TokenLossModel
 
 
-def build_model(config: TrainingConfig, base: Path, device: str, gradient_checkpointing: bool) -> TokenLossModel:
+def build_model(config: TrainingConfig, base: Path, device: str, execution: ExecutionConfig) -> TokenLossModel:
     """`base` ready to train: all weights in float32 (or float64), or frozen in `dtype` under a float32 adapter."""
     master = "float32" if config.dtype == "bfloat16" and config.mode == "full" else config.dtype
-    model = load_base(base, dtype=master, device=device)
+    model = load_base(base, dtype=master, device=device, trust_remote_code=execution.trust_remote_code)
     if config.mode == "lora":
         model = add_adapter(model, config.lora)
-    if gradient_checkpointing:
+    if execution.gradient_checkpointing:
         causal_lm(model).gradient_checkpointing_enable({"use_reentrant": False})
     return TokenLossModel(model)
 
@@ -38,10 +38,10 @@ def build_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, tot
 
 
 def gathered_model(
-    config: TrainingConfig, base: Path, sharded: TokenLossModel, *, keep: bool
+    config: TrainingConfig, base: Path, execution: ExecutionConfig, sharded: TokenLossModel, *, keep: bool
 ) -> TokenLossModel | None:
     """A model whose weights are spread over ranks, put together on the CPU of those that `keep` it; all call it."""
-    model = build_model(config, base, "cpu", False) if keep else None
+    model = build_model(config, base, "cpu", execution) if keep else None
     into = dict(model.named_parameters()) if model else {}
     with torch.no_grad():
         for name, value in sharded.named_parameters():

@@ -98,7 +98,7 @@ class TrainingRun:
         self.ranks = Ranks(self.device)
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
         start = self.ranks.sharding_device if self.sharded else self.device
-        self.model = build_model(config, base, start, execution.gradient_checkpointing)
+        self.model = build_model(config, base, start, execution)
         attend_row_by_row(self.model.model, self.device)
         auto = execution.micro_batch == "auto"
         packed = auto and self.ranks.main_says(lambda: keeps_rows_apart(self.model.model))
@@ -229,7 +229,7 @@ class TrainingRun:
     def whole_model(self, base: Path) -> TokenLossModel | None:
         """The trained model, on the main rank only."""
         if self.sharded:
-            return gathered_model(self.config, base, self.model, keep=self.ranks.main)
+            return gathered_model(self.config, base, self.execution, self.model, keep=self.ranks.main)
         return self.model if self.ranks.main else None
 
     def _seed(self, step: int, micro_batch: int) -> None:

@@ -154,7 +154,7 @@ class Sources:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        patterns = ["*.safetensors*", "*.json", "*.jinja", "*.model", "*.txt"]
+        patterns = ["*.safetensors*", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
         try:
             snapshot = snapshot_download(
                 hub, revision=revision, allow_patterns=patterns, local_files_only=not self._fetch

@@ -17,6 +17,7 @@ def compute(job: Job, progress: Progress) -> Summary:
         model=job.path("tokenizer"),
         out=job.out,
         progress=progress,
+        trust_remote_code=job.execution.trust_remote_code,
     )
 
 

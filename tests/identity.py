@@ -79,7 +79,7 @@ class Recorder:
         self.fingerprints[call.label] = found
         return Node(found)
 
-    def model(self, source: ModelSource, field: str) -> Ref | Unresolved:
+    def model(self, source: ModelSource, field: str, *, code: bool) -> Ref | Unresolved:
         return Ref(field, _digest(field), "model")
 
     def tokenizer(self, source: ModelSource, field: str) -> Ref | Unresolved:

@@ -7,7 +7,7 @@ marker `AbsentWhen` names. A forgotten marker costs a re-run, never a stale resu
 
 from forgetting_core.config.data import DataConfig, DataSources, HubData, ModelSource, SplitConfig
 from forgetting_core.config.evaluate import BenchmarkConfig, DiversityConfig, EvaluateConfig
-from forgetting_core.config.execution import ExecutionConfig
+from forgetting_core.config.execution import ExecutionConfig, ExecutionIdentity
 from forgetting_core.config.fields import (
     AbsentWhen,
     AbsentWhenNull,
@@ -53,6 +53,7 @@ __all__ = [
     "EvaluateConfig",
     "Execution",
     "ExecutionConfig",
+    "ExecutionIdentity",
     "ForgetConfig",
     "HubData",
     "IgnoreConfig",

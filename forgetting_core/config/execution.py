@@ -1,8 +1,8 @@
 """How and where steps are computed: nothing here changes what they compute."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from forgetting_core.config.fields import Config, Positive
+from forgetting_core.config.fields import AbsentWhen, AbsentWhenNull, Config, Positive
 
 
 class ExecutionConfig(Config):
@@ -22,6 +22,9 @@ class ExecutionConfig(Config):
     """Computing steps at the same time on this host; 2 scores base and reference side by side."""
     checkpoint_every: Positive = 100
     """Optimizer steps between training checkpoints."""
+    trust_remote_code: bool = False
+    """Whether code that a model brings along is run, as transformers means it: of this recipe's models alone, and
+    only what lies in their folders. Read it first; it is part of the model's identity then, and so recorded."""
     work_dir: str | None = None
     """Scratch space; null: below the state directory."""
 
@@ -29,3 +32,12 @@ class ExecutionConfig(Config):
     def smaller_micro_batch(self) -> int | None:
         """What to try when memory runs out; None after a single row."""
         return 2 if isinstance(self.micro_batch, str) else self.micro_batch // 2 or None
+
+
+class ExecutionIdentity(Config):
+    """What of `ExecutionConfig` does change results, and so is part of identity where it does."""
+
+    micro_batch: Annotated[Positive | None, AbsentWhenNull] = None
+    """Where the published normalisation depends on it."""
+    trust_remote_code: Annotated[bool, AbsentWhen(False)] = False
+    """Where a model may compute by code of its own."""

@@ -40,6 +40,7 @@ def split_data(
     model: Path,
     out: Path,
     progress: Progress,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Write `train/`, `reference/` and `validation/` (those that have rows) below `out`, and `aux/statistics.json`.
 
@@ -48,7 +49,7 @@ def split_data(
     With `data.on_bad_row: skip` the rows that cannot be used are in `aux/bad_rows.jsonl`, and under `bad_rows` in
     the counts. Raises `InputError` for wrong data, too few rows, and a training split without any response token.
     """
-    tokeniser = RowTokeniser(data, model)
+    tokeniser = RowTokeniser(data, model, trust_remote_code=trust_remote_code)
     pools = {"train": _pool(data, train, tokeniser, out)}
     if reference is not None:
         pools["reference"] = _pool(data, reference, tokeniser, out)

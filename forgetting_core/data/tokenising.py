@@ -11,7 +11,7 @@ from forgetting_core.data.encoding import Encoder
 from forgetting_core.data.formats import Conversation, Tokens, recognise
 from forgetting_core.data.rows import RawRow
 from forgetting_core.data.templates import Template, make_template, tokenise
-from forgetting_core.errors import InputError, RowError, brief
+from forgetting_core.errors import InputError, RowError
 from forgetting_core.model_files import refuse_adapter
 
 BATCH_CHARACTERS = 4 * 2**20
@@ -33,11 +33,11 @@ class TokenisedRow:
 class RowTokeniser:
     """Tokenises rows for the model in a folder. The tokenizer is loaded for the first row of text."""
 
-    def __init__(self, data: DataConfig, model: Path) -> None:
+    def __init__(self, data: DataConfig, model: Path, *, trust_remote_code: bool = False) -> None:
         """Raises `InputError` when `model` has no usable config.json."""
         self._data = data
         self._model = model
-        self._embedding_rows = _embedding_rows(model)
+        self._embedding_rows = _embedding_rows(model, trust_remote_code)
 
     def __call__(self, rows: Sequence[RawRow]) -> Iterator[TokenisedRow]:
         """The tokenised rows, in order. The tokenizer has run when this returns; the rest is done row by row.
@@ -108,17 +108,12 @@ def _batches(conversations: Sequence[Conversation]) -> Iterator[list[Conversatio
         yield batch
 
 
-def _embedding_rows(model: Path) -> int:
+def _embedding_rows(model: Path, trust_remote_code: bool) -> int:
     """`vocab_size` of the text model; padded embeddings make it larger than the tokenizer's vocabulary."""
-    from transformers import AutoConfig
+    from forgetting_core.models import load_config
 
     refuse_adapter(model)
-    try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers checks values in many ways
-        raise InputError(
-            f"{model}: expected a Hugging Face model folder with a config.json: {brief(error)}"
-        ) from error
+    config = load_config(model, trust_remote_code=trust_remote_code)
     size = getattr(config.get_text_config(), "vocab_size", None)
     if not isinstance(size, int):
         raise InputError(f"{model / 'config.json'}: field `vocab_size`: expected an integer, found {size!r}")

@@ -43,7 +43,10 @@ def evaluate_diversity(
     rows = TokenRows.read(validation)
     chosen = choose_prompts(rows, config, progress)
     tokenizer = load_tokenizer(base)
-    model = load_checkpoint(base, checkpoint, dtype=dtype, device=resolve_device(execution.device))
+    device = resolve_device(execution.device)
+    model = load_checkpoint(
+        base, checkpoint, dtype=dtype, device=device, trust_remote_code=execution.trust_remote_code
+    )
     sampler = Sampler(config, model, tokenizer, execution.micro_batch)
     samples: list[dict[str, Any]] = []
     measured: list[dict[str, float]] = []

@@ -45,7 +45,9 @@ def evaluate_benchmarks(
 
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         benchmarks = load_benchmarks(config, task_dir, Path(scratch), tokenizer, how)
-        model = load_checkpoint(base, checkpoint, dtype=config.dtype, device=device)
+        model = load_checkpoint(
+            base, checkpoint, dtype=config.dtype, device=device, trust_remote_code=execution.trust_remote_code
+        )
         for benchmark, result in zip(
             benchmarks, run_benchmarks(benchmarks, model, tokenizer, progress), strict=True
         ):

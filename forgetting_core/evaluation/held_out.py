@@ -56,7 +56,10 @@ def evaluate_held_out(
 
     Returns `{"metrics": …}`. Raises `NumericalError` for a loss that is not finite.
     """
-    model = load_checkpoint(base, checkpoint, dtype=dtype, device=resolve_device(execution.device))
+    device = resolve_device(execution.device)
+    model = load_checkpoint(
+        base, checkpoint, dtype=dtype, device=device, trust_remote_code=execution.trust_remote_code
+    )
     rows = row_losses(model, validation, micro_batch=execution.micro_batch, progress=progress)
     loss = mean_loss(rows)
     write_json(out / METRICS_FILE, {HELD_OUT: loss})

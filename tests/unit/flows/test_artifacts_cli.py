@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -300,7 +301,9 @@ def model_digest(folder: Path) -> str:
     return content_digest({path.name: file_sha256(path) for path in model_files(folder)})
 
 
-def fine_tune(store: Store, base: Path, out: Path, data: Commit, base_uri: str | None = None) -> Commit:
+def fine_tune(
+    store: Store, base: Path, out: Path, data: Commit, base_uri: str | None = None, *, code: bool = False
+) -> Commit:
     """A LoRA fine-tune as `forget` would commit it."""
     torch.manual_seed(1)
     model = add_adapter(load_base(base, dtype="float32", device="cpu"), LoraConfig(r=4))
@@ -317,7 +320,9 @@ def fine_tune(store: Store, base: Path, out: Path, data: Commit, base_uri: str |
         config={"partition": {"rho": "0.3", "scope": "corpus"}},
     )
     source = Input(digest=digest, uri=base_uri or str(base))
-    config = {"forget": {"objective": "forget", "lambda": {"t_max": 0.25}}}
+    config: dict[str, Any] = {"forget": {"objective": "forget", "lambda": {"t_max": 0.25}}}
+    if code:
+        config["execution"] = {"trust_remote_code": True}
     return make_step(store, out, "forget", {"base": source, "data": data, "token_labels": labels}, config=config)
 
 
@@ -377,6 +382,18 @@ def test_a_base_that_is_gone_or_another_one_is_named_and_can_be_given(
     assert not (tmp_path / "model").exists()
     given = artifacts("export", "--merge", "--base", tmp_path / "moved", model.fingerprint, tmp_path / "model")
     assert given.status == 0, given.errors
+
+
+def test_the_code_of_a_base_runs_only_when_whoever_merges_says_so(
+    artifacts: Command, store: Store, chain: tuple[Commit, Commit], base: Path, tmp_path: Path
+) -> None:
+    model = fine_tune(store, base, tmp_path / "adapter", chain[0], code=True)
+    refused = artifacts("export", "--merge", model.fingerprint, tmp_path / "model")
+    assert refused.status == 2 and "--trust-remote-code" in refused.errors
+    assert not (tmp_path / "model").exists()
+    done = artifacts("export", "--merge", "--trust-remote-code", model.fingerprint, tmp_path / "model")
+    assert done.status == 0, done.errors
+    assert "| execution.trust_remote_code | True |" in (tmp_path / "model/README.md").read_text()
 
 
 def test_ages_are_told_in_the_largest_whole_unit() -> None:

@@ -15,6 +15,7 @@ OF_THE_STEP = {
     "synthetic": "prepare",
 }
 """Part of the recipe: start of the labels of the steps that see it."""
+LOAD_THE_MODEL = ("split", "reference", "score[", "forget", "evaluate[")
 ONLY_REPORTED = {"name", "baselines"}
 ON_VALIDATION_ROWS = {"held_out", "diversity"}
 TASK = {"boolq", "skills", *ON_VALIDATION_ROWS}
@@ -27,6 +28,8 @@ def steps_that_see(flip: Flip) -> set[str]:
     labels = walked(flip.recipe).identities.keys()
     if flip.field == "execution.micro_batch" and flip.recipe == "microbatch":
         return {label for label in labels if label.startswith("forget")}
+    if flip.field == "execution.trust_remote_code":
+        return {label for label in labels if label.startswith(LOAD_THE_MODEL)}
     if flip.execution:
         return set()
     section = str(flip.path[0])

@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from forgetting_core.config import ExecutionConfig, ForgetConfig, LoraConfig
+from forgetting_core.config import ExecutionConfig, ExecutionIdentity, ForgetConfig, LoraConfig
 from forgetting_core.errors import Interrupted, NumericalError
 from forgetting_core.metrics_file import VALIDATION_LOSS
 from forgetting_core.partition import LABELS_FILE
@@ -25,7 +25,7 @@ from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
 from infra.launch import Launcher
 from tasks.child import Job, run_job
 from tasks.forget import compute
-from tasks.ranks import RanksDiedError, run_in_ranks
+from tasks.ranks import RanksDiedError, _encode, decode, run_in_ranks
 from tests.tiny import save_model, token_rows, write_rows
 
 ROWS = 20
@@ -91,6 +91,12 @@ def validation_losses(item: Job) -> dict[int, float]:
     """By optimizer step."""
     lines = map(json.loads, (item.out / "aux/metrics.jsonl").read_text().splitlines())
     return {line["step"]: line[VALIDATION_LOSS] for line in lines if VALIDATION_LOSS in line}
+
+
+def test_a_rank_gets_the_job_as_it_was(inputs: dict[str, tuple[Path, ...]], tmp_path: Path) -> None:
+    item = job(inputs, tmp_path, ranks=2)
+    item.config["execution"] = ExecutionIdentity(micro_batch=2, trust_remote_code=True)
+    assert decode(_encode(item)) == item
 
 
 @pytest.mark.parametrize(
