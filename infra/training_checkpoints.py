@@ -12,12 +12,12 @@ the last one's checkpoint stays, and either is as good.
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.commits import DATA
-from infra.fingerprint import canonical_json
 from infra.manifest import RelativePath, Sha256
 from infra.objects import NotFoundError, StoreError
+from infra.sealed import seal, unseal
 from infra.staging import ArtifactMissingError
 from infra.store import Store
 
@@ -46,10 +46,10 @@ class TrainingCheckpoints:
     def newest(self) -> Kept | None:
         """The newest one, if there is any. Raises `StoreError`."""
         try:
-            return Kept.model_validate_json(self._objects.read(self._key))
+            return Kept.model_validate(unseal(self._objects.read(self._key)))
         except NotFoundError:
             return None
-        except ValidationError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self._objects.root}/{self._key} is damaged: {error}; delete it") from error
 
     def keep(self, folder: Path, optimizer_step: int) -> None:
@@ -58,7 +58,7 @@ class TrainingCheckpoints:
         artifact = self._store.publish(self._step, folder)
         relative = artifact.uri.removeprefix(f"{self._store.root}/")
         kept = Kept(artifact=relative, digest=artifact.digest, optimizer_step=optimizer_step)
-        self._objects.overwrite(self._key, canonical_json(kept.model_dump()))
+        self._objects.overwrite(self._key, seal(kept.model_dump()))
         if older is not None:
             self._objects.delete_folder(older.artifact)
 

@@ -7,7 +7,7 @@ import pytest
 
 from infra.collector import collect, take_census
 from infra.inventory import read_inventory
-from infra.objects import Objects
+from infra.objects import Objects, StoreError
 from infra.store import Store
 from infra.training_checkpoints import TrainingCheckpoints
 from tests.stores import write_files
@@ -32,6 +32,16 @@ def test_the_newest_checkpoint_takes_the_place_of_the_one_before(
         fetched = checkpoints.fetch(newest, tmp_path / "scratch")
         assert fetched is not None and (fetched / "weights.safetensors").read_bytes() == weights
     assert len({stored.key.split("/")[3] for stored in objects.find("v1/data")}) == 1
+
+
+def test_a_record_with_a_flipped_digit_is_damaged(
+    objects: Objects, checkpoints: TrainingCheckpoints, tmp_path: Path
+) -> None:
+    checkpoints.keep(write_files(tmp_path / "step-10", {"weights.safetensors": b"weights"}), 10)
+    (stored,) = objects.find("v1/training")
+    objects.overwrite(stored.key, objects.read(stored.key).replace(b'"optimizer_step":10', b'"optimizer_step":11'))
+    with pytest.raises(StoreError, match="is damaged: its checksum"):
+        checkpoints.newest()
 
 
 def test_the_checkpoint_of_an_abandoned_training_is_collected(
