@@ -42,7 +42,8 @@ def measure(quick: bool) -> list[Row]:
     everything: list[Result | RunResult] = [*tried, *whole]
     met = [result for result in everything if result.outcome != "not met"]
     rows.append(reported("requests spoiled", sum(result.injected for result in met), "requests"))
-    return [*rows, at_least("faults tried", len(met), "faults", QUICK_FAULTS if quick else FAULTS)]
+    note = f"seeds 0 to {len(tried) - 1} of operations, 0 to {len(whole) - 1} of runs"
+    return [*rows, at_least("faults tried", len(met), "faults", QUICK_FAULTS if quick else FAULTS, note)]
 
 
 def _name(result: Result) -> str:
