@@ -60,7 +60,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises nothing more special
-        raise InputError(f"model {folder}: the tokenizer cannot be loaded: {brief(error)}") from error
+        why = brief(error)
+        if "trust_remote_code" in str(error):
+            why = "it needs code that it brings along, which is never run for a tokenizer; save it as a fast one"
+        raise InputError(f"model {folder}: the tokenizer cannot be loaded: {why}") from error
 
 
 def load_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
@@ -70,8 +73,9 @@ def load_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers checks values in many ways
-        why = f"{brief(error)}{_untrusted_code(folder, trust_remote_code)}"
-        raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json: {why}") from error
+        raise InputError(
+            f"{folder}: expected a Hugging Face model folder with a config.json: {_why(error, trust_remote_code)}"
+        ) from error
 
 
 def load_base(folder: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -99,8 +103,9 @@ def load_base(folder: Path, *, dtype: str, device: str, trust_remote_code: bool 
             ignore_mismatched_sizes=True,  # refused below, by name
         )
     except Exception as error:
-        why = f"{brief(error)}{_untrusted_code(folder, trust_remote_code)}"
-        raise InputError(f"model {folder}: cannot be loaded as a causal language model: {why}") from error
+        raise InputError(
+            f"model {folder}: cannot be loaded as a causal language model: {_why(error, trust_remote_code)}"
+        ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if report[kind]:
             names = ", ".join(map(str, sorted(report[kind])[:5]))
@@ -111,11 +116,14 @@ def load_base(folder: Path, *, dtype: str, device: str, trust_remote_code: bool 
     return model.to(device).eval()
 
 
-def _untrusted_code(folder: Path, trusted: bool) -> str:
-    """What to do about a model that cannot be loaded, if it may be for that."""
-    if trusted or not any(folder.glob("*.py")):
-        return ""
-    return ". It has code of its own: read that, and set execution.trust_remote_code to true if it may run"
+def _why(error: Exception, trust_remote_code: bool) -> str:
+    """What transformers says, with our setting instead of its argument."""
+    if trust_remote_code or "trust_remote_code" not in str(error):
+        return brief(error)
+    return (
+        "it needs code that it brings along, and none is run unless the recipe trusts it: read its *.py files, and"
+        " set execution.trust_remote_code to true if they may run"
+    )
 
 
 def load_checkpoint(

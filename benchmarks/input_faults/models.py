@@ -85,14 +85,16 @@ def missing_shard(folder: Path) -> None:
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def remote_code(folder: Path) -> None:
+def remote_code(folder: Path, place: str = "own.Own") -> None:
     """A model that wants to bring its own code."""
-    edit(
-        folder / "config.json",
-        model_type="own",
-        auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.M"},
-    )
+    edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": place, "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise SystemExit('this code must not run')\n")
+
+
+def code_of_the_hub(folder: Path) -> None:
+    """The same from somewhere else, in a recipe that trusts the model's own."""
+    write_recipe(folder, {"execution.trust_remote_code": True})
+    remote_code(folder / "model", "org/own--own.Own")
 
 
 def adapter(spoil: Callable[[Path], object]) -> Make:
@@ -164,7 +166,8 @@ CASES = (
         ("model", "causal language model", "ViTConfig"),
     ),
     Case("an encoder-decoder", with_config(model_type="t5"), ("model", "causal language model", "T5Config")),
-    Case("a model with code of its own", model(remote_code), ("model", "trust_remote_code")),
+    Case("a model with code of its own", model(remote_code), ("model", "execution.trust_remote_code")),
+    Case("a model with code of the hub", code_of_the_hub, ("config.json", "'org/own--own.Own'", "copy it there")),
     Case("a wrong hidden size", with_config(hidden_size=32), ("model", "weights are mismatched", "model.")),
     Case("a negative hidden size", with_config(hidden_size=-8), ("model", "cannot be loaded", "causal")),
     Case("a text for the number of layers", with_config(num_hidden_layers="two"), ("model", "num_hidden_layers")),

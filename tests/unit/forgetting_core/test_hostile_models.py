@@ -123,7 +123,7 @@ def test_code_that_a_model_brings_along_is_not_run(device: str, model: Path, pla
     code = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
     configure(model / "config.json", model_type="own", auto_map=code)
     (model / "own.py").write_text(f"import pickle\npickle.loads({planted.pickle!r})\n")
-    with pytest.raises(InputError, match="custom code"):
+    with pytest.raises(InputError, match=r"set execution\.trust_remote_code to true if they may run"):
         load_base(model, dtype="float32", device=device)
     assert not planted.sprung
 
@@ -131,7 +131,7 @@ def test_code_that_a_model_brings_along_is_not_run(device: str, model: Path, pla
 def test_code_that_a_tokenizer_brings_along_is_not_run(model: Path, planted: Planted) -> None:
     configure(model / "tokenizer_config.json", tokenizer_class="T", auto_map={"AutoTokenizer": ["own.T", None]})
     (model / "own.py").write_text(f"import pickle\npickle.loads({planted.pickle!r})\n")
-    with pytest.raises(InputError, match="custom code"):
+    with pytest.raises(InputError, match="code that it brings along, which is never run for a tokenizer"):
         load_tokenizer(model)
     assert not planted.sprung
 

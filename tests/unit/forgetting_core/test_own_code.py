@@ -67,7 +67,7 @@ def with_own_code(folder: Path, mark: Path, **auto_map: str) -> Path:
 
 def test_it_does_not_run_unless_it_is_trusted(model: Path, mark: Path) -> None:
     for device in ("cpu", "meta"):
-        with pytest.raises(InputError, match=r"read that, and set execution\.trust_remote_code"):
+        with pytest.raises(InputError, match=r"read its \*\.py files, and set execution\.trust_remote_code"):
             load_base(model, dtype="float32", device=device)
     with pytest.raises(InputError, match=r"execution\.trust_remote_code"):
         RowTokeniser(DataConfig(), model)
