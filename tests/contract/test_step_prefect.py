@@ -1,11 +1,25 @@
 """Steps as Prefect runs them: the state `Cached`, Prefect's own ways to ask for a refresh, and a second walk."""
 
+import base64
+import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
-from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from prefect import Flow, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.serializers import PickleSerializer
+from prefect.settings import (
+    PREFECT_LOCAL_STORAGE_PATH,
+    PREFECT_RESULTS_DEFAULT_SERIALIZER,
+    PREFECT_RESULTS_PERSIST_BY_DEFAULT,
+    PREFECT_TASKS_DEFAULT_PERSIST_RESULT,
+    PREFECT_TASKS_DEFAULT_RETRIES,
+    PREFECT_TASKS_REFRESH_CACHE,
+    temporary_settings,
+)
 
 import tests.racing
 from flows.submitting import run_steps
@@ -18,6 +32,7 @@ from infra.store import Store
 from infra.urls import open_objects
 from tasks.context import CURRENT, RunContext
 from tasks.step import as_task
+from tests.planted import Planted
 from tests.racing import TRACE, call, computations, open_context
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -51,6 +66,47 @@ def test_prefect_shows_a_hit_as_cached_and_can_ask_for_a_refresh(tmp_path: Path)
         assert states(tmp_path, refresh_cache=False) == ["Cached"]
     assert states(tmp_path) == ["Cached"]
     assert computations(tmp_path / "traces") == 3
+
+
+def stored_result(planted: Planted) -> bytes:
+    """As Prefect stores a result: JSON around a pickle."""
+    metadata = ResultRecordMetadata(serializer=PickleSerializer(), storage_key="known")
+    document = json.loads(ResultRecord(metadata=metadata, result=None).serialize())
+    return json.dumps(document | {"result": base64.b64encode(planted.pickle).decode()}).encode()
+
+
+@pytest.mark.security("pickles in the store and in Prefect's results")
+def test_prefect_stores_no_result_and_unpickles_none_whatever_its_settings_say(tmp_path: Path) -> None:
+    results, planted = tmp_path / "results", Planted(tmp_path)
+    hostile = {
+        PREFECT_LOCAL_STORAGE_PATH: results,
+        PREFECT_RESULTS_PERSIST_BY_DEFAULT: True,
+        PREFECT_RESULTS_DEFAULT_SERIALIZER: "pickle",
+        PREFECT_TASKS_DEFAULT_PERSIST_RESULT: True,
+    }
+
+    @task(cache_key_fn=lambda context, arguments: "known")
+    def careless() -> None:
+        """A task as Prefect makes it by default."""
+
+    with temporary_settings(hostile):
+        assert states(tmp_path) == ["Completed"]
+        assert states(tmp_path) == ["Cached"]
+        assert not results.exists() or list(results.iterdir()) == []
+        results.mkdir(exist_ok=True)
+        (results / "known").write_bytes(stored_result(planted))
+        with pytest.raises(FileExistsError):  # Prefect unpickles it twice: to see that it is there, and to have it
+            careless()
+    assert planted.sprung, "the trap works"
+    step = as_task(TRACE)
+    assert step.cache_policy == NO_CACHE and step.persist_result is False
+
+
+@pytest.mark.security("pickles in the store and in Prefect's results")
+@pytest.mark.parametrize("name", ["forgetting", "compare", "sweep", "pool_compare", "pool_sweep"])
+def test_no_flow_stores_its_result(name: str) -> None:
+    flows_of = [value for value in vars(import_module(f"flows.{name}")).values() if isinstance(value, Flow)]
+    assert flows_of and all(item.persist_result is False for item in flows_of)
 
 
 @pytest.mark.parametrize(
