@@ -8,14 +8,19 @@ Item = TypeVar("Item")
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """`items`, one of them always in preparation on a thread; what that raises is raised in its place.
+    """`items`, one of them always in preparation on a thread, from now on; what that raises is raised in its place.
 
     Worth it where one side leaves Python's lock to the other: reading, tokenising, compressing.
     """
-    iterator = iter(items)
-    nothing = object()
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, iterator, nothing)
-        while (item := coming.result()) is not nothing:
-            coming = thread.submit(next, iterator, nothing)
-            yield item  # type: ignore[misc]  # it is not `nothing`
+    iterator, nothing = iter(items), object()
+    thread = ThreadPoolExecutor(1)
+    first = thread.submit(next, iterator, nothing)
+
+    def rest() -> Iterator[Item]:
+        with thread:
+            coming = first
+            while (item := coming.result()) is not nothing:
+                coming = thread.submit(next, iterator, nothing)
+                yield item  # type: ignore[misc]  # it is not `nothing`
+
+    return rest()

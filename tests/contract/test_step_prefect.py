@@ -13,6 +13,7 @@ from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import PickleSerializer
 from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
     PREFECT_RESULTS_DEFAULT_SERIALIZER,
     PREFECT_RESULTS_PERSIST_BY_DEFAULT,
     PREFECT_TASKS_DEFAULT_PERSIST_RESULT,
@@ -83,6 +84,7 @@ def test_prefect_stores_no_result_and_unpickles_none_whatever_its_settings_say(t
         PREFECT_RESULTS_PERSIST_BY_DEFAULT: True,
         PREFECT_RESULTS_DEFAULT_SERIALIZER: "pickle",
         PREFECT_TASKS_DEFAULT_PERSIST_RESULT: True,
+        PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
     }
 
     @task(cache_key_fn=lambda context, arguments: "known")

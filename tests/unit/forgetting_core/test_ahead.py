@@ -26,6 +26,19 @@ def test_the_next_item_is_prepared_while_one_is_used() -> None:
     assert first and rest == [True]
 
 
+def test_the_first_item_is_prepared_before_anyone_asks() -> None:
+    """So two sources that are read together begin together."""
+    prepared = Event()
+
+    def items() -> Iterator[int]:
+        prepared.set()
+        yield 1
+
+    source = ahead(items())
+    assert prepared.wait(10)
+    assert list(source) == [1]
+
+
 def test_an_error_comes_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 1
