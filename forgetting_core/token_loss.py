@@ -148,8 +148,15 @@ def check_head(model: PreTrainedModel | PeftModel) -> None:
     inner.eval()
     input_ids = torch.arange(8, device=inner.device).unsqueeze(0) % inner.get_input_embeddings().weight.shape[0]
     expected = inner(input_ids=input_ids, use_cache=False).logits.float()
-    found = head_logits(inner, inner.base_model(input_ids=input_ids, use_cache=False).last_hidden_state).float()
+    body = inner.base_model(input_ids=input_ids, use_cache=False)
     inner.train(training)
+    hidden = getattr(body, "last_hidden_state", None)
+    if hidden is None or inner.get_output_embeddings() is None:
+        raise InputError(
+            f"model: {type(inner).__name__} has no body that gives hidden states to a head (transformers'"
+            " `base_model` and `get_output_embeddings`); it is not supported"
+        )
+    found = head_logits(inner, hidden).float()
     if not bool(expected.isfinite().all()):
         raise NumericalError(
             f"model: the logits of this {type(inner).__name__} in {inner.dtype} are not finite; its weights are "

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from forgetting_core import token_loss
 from forgetting_core.batching import Passes
 from forgetting_core.config import ForgetConfig
+from forgetting_core.errors import InputError
 from forgetting_core.objective import TokenCounts, TokenObjective, forgetting_loss, npo_surrogate
 from forgetting_core.objective import unlikelihood_surrogate as unlikelihood
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
@@ -128,3 +129,19 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     found = gradients(model, our_value(model, *rows_of(LENGTHS), "ascent"))
     assert "lm_head.weight" not in found
     assert found["model.embed_tokens.weight"].any()
+
+
+def test_a_model_whose_logits_are_more_than_its_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that scales them outside."""
+    model = model_of("gemma2", torch.float32)
+    monkeypatch.setattr(token_loss, "head_logits", lambda model, hidden: model.get_output_embeddings()(hidden))
+    with pytest.raises(InputError, match="Gemma2ForCausalLM computes its logits otherwise than head"):
+        TokenLossModel(model)
+
+
+@pytest.mark.parametrize("missing", ["base_model_prefix", "get_output_embeddings"])
+def test_a_model_without_a_body_or_a_head_is_refused(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama", torch.float32)
+    monkeypatch.setattr(type(model), missing, "" if missing == "base_model_prefix" else lambda self: None)
+    with pytest.raises(InputError, match="LlamaForCausalLM has no body that gives hidden states to a head"):
+        TokenLossModel(model)
