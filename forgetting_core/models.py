@@ -130,12 +130,12 @@ def load_checkpoint(
     base: Path, checkpoint: Path | None, *, dtype: str, device: str, trust_remote_code: bool = False
 ) -> PreTrainedModel | PeftModel:
     """The base itself, a full checkpoint, or the base with a LoRA adapter; in evaluation mode."""
-    whole = base if checkpoint is None or is_adapter(checkpoint) else checkpoint
+    adapter = checkpoint if checkpoint is not None and is_adapter(checkpoint) else None
+    if adapter is not None:
+        model_files(adapter)
+    whole = base if checkpoint is None or adapter is not None else checkpoint
     model = load_base(whole, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    if checkpoint is None or whole is checkpoint:
-        return model
-    model_files(checkpoint)
-    return _with_adapter(model, checkpoint).eval()
+    return model if adapter is None else _with_adapter(model, adapter).eval()
 
 
 def _with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -118,8 +118,10 @@ class Scorer:
             self._total += int(rows.response_mask().sum())
             longest = max(longest, int(rows.lengths.max(initial=0)))
         check_lengths(model.model, longest)
-        attend_row_by_row(model.model, self._device.type)
-        packed = micro_batch == "auto" and keeps_rows_apart(model.model)
+        packed = False
+        if micro_batch == "auto":
+            attend_row_by_row(model.model, self._device.type)
+            packed = keeps_rows_apart(model.model)
         self._passes = Passes.of(model.model, micro_batch, self._device.type, packed=packed)
 
     @torch.inference_mode()

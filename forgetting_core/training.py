@@ -99,9 +99,10 @@ class TrainingRun:
         self.sharded = execution.sharding == "fsdp" and self.ranks.count > 1
         start = self.ranks.sharding_device if self.sharded else self.device
         self.model = build_model(config, base, start, execution)
-        attend_row_by_row(self.model.model, self.device)
-        auto = execution.micro_batch == "auto"
-        packed = auto and self.ranks.main_says(lambda: keeps_rows_apart(self.model.model))
+        packed = False
+        if execution.micro_batch == "auto":
+            attend_row_by_row(self.model.model, self.device)
+            packed = self.ranks.main_says(lambda: keeps_rows_apart(self.model.model))
         self.passes = Passes.of(self.model.model, execution.micro_batch, self.device, packed=packed)
         self.validation = None
         if config.eval_steps is not None:
