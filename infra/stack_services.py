@@ -134,6 +134,8 @@ def _prefect(folder: Path, ports: Ports) -> Service:
             "PREFECT_HOME": str(folder / "prefect"),
             # leases in memory are lost when the server is started again, and their runs crash
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            # a run that waits for its turn is not late; to call dozens so all at once locks SQLite for minutes
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         },
         url=url,
         healthy=lambda: _answer(f"{url}/api/health") is not None,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ class Running:
         assert pid is not None, f"{name} does not run"
         return pid
 
-    def start(self, deployment: str, **parameters: Any) -> FlowRun:
+    def start(self, deployment: str, at: datetime | None = None, **parameters: Any) -> FlowRun:
+        """A run of the deployment; `at` is when it is to begin, if not now."""
         found = self.client.read_deployment_by_name(deployment)
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled())
+        state = Scheduled(scheduled_time=at)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters, state=state)
 
     def finished(self, run: FlowRun, seconds: float = RUN_SECONDS) -> FlowRun:
         def over() -> FlowRun | None:

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -25,6 +27,8 @@ EVALUATED = {f"evaluate[{model},{task}]" for model in ("ignore", "forget") for t
 SEES_RHO = {"partition", "forget[ignore]", "forget", *EVALUATED, "report"}
 FAILS = "0"
 """No positive token: nothing to train the baseline `ignore` on."""
+LATE_RUNS_LOOP_SECONDS = 5
+"""How often the server looks for runs that are late, if it does."""
 SCHEDULER_LOOP = timedelta(seconds=60)
 """How often the server looks for schedules whose runs it has to make."""
 
@@ -43,6 +47,18 @@ def test_a_stack_that_is_up_is_left_alone(stack: Running) -> None:
     assert {name: item["pid"] for name, item in stack.processes().items()} == {
         name: item["pid"] for name, item in before.items()
     }
+
+
+def test_runs_that_wait_for_their_turn_are_left_alone_by_the_server(stack: Running) -> None:
+    """It would mark each of them late, all at once, which its database does not stand."""
+    stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=True))
+    try:
+        run = stack.start("forgetting/forgetting", at=datetime.now(UTC) - timedelta(hours=1), recipe="nano")
+        time.sleep(3 * LATE_RUNS_LOOP_SECONDS)
+        assert stack.client.read_flow_run(run.id).state_name == "Scheduled"
+        stack.client.delete_flow_run(run.id)
+    finally:
+        stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=False))
 
 
 @pytest.mark.security("servers for anybody, or for a wrong key")
