@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Scheduled
+from prefect.states import Scheduled, State
 
 from infra.objects import Objects
 from infra.stack import Stack
@@ -67,7 +67,7 @@ class Running:
     def start(self, deployment: str, at: datetime | None = None, **parameters: Any) -> FlowRun:
         """A run of the deployment; `at` is when it is to begin, if not now."""
         found = self.client.read_deployment_by_name(deployment)
-        state = Scheduled(scheduled_time=at)
+        state: State[Any] = Scheduled(scheduled_time=at)
         return self.client.create_flow_run_from_deployment(found.id, parameters=parameters, state=state)
 
     def finished(self, run: FlowRun, seconds: float = RUN_SECONDS) -> FlowRun:
