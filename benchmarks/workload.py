@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.losses import LONGEST, SHORTEST
 from forgetting_core.tables import IGNORE_INDEX, TokenRows
 
 SMOLLM2_135M = {
@@ -32,8 +33,6 @@ LLAMA_3_2_1B = {
     "max_position_embeddings": 131072,
     "tie_word_embeddings": True,
 }
-SHORTEST, LONGEST = 20, 600
-"""Tokens of a row."""
 WIDE_VOCABULARY = {**SMOLLM2_135M, "vocab_size": 128_000, "num_hidden_layers": 2}
 """Few layers under a large head: what memory goes into is the logits."""
 

@@ -86,9 +86,9 @@ def walk(recipe: Recipe, to: Walker, *, upstream_only: bool = False) -> None:
     """Visit every step in an order in which inputs come first; on request only as far as the scores."""
     base, tokenizer, raw, trusted, benchmarks = _sources(recipe, to)
     named = recipe.reference.model
-    trusts_code = recipe.execution.trust_remote_code
-    reference: Input = to.model(named, "reference.model", code=trusts_code) if named else None
-    shared: dict[str, Config] = {"execution": ExecutionIdentity(trust_remote_code=True)} if trusts_code else {}
+    code = recipe.execution.trust_remote_code
+    reference: Input = to.model(named, "reference.model", code=code) if named else None
+    shared = _execution_identity(recipe)
 
     split = to.step(
         StepCall("split", SPLIT, {"data": recipe.data, "split": recipe.split, **shared}),
@@ -209,13 +209,17 @@ def _fine_tunes(recipe: Recipe) -> dict[str, AnyObjective]:
 
 
 def _training_config(recipe: Recipe, objective: AnyObjective) -> dict[str, Config]:
-    execution = recipe.execution
     micro_batch = None
     if objective.normalization == "microbatch":
-        assert isinstance(execution.micro_batch, int)  # validated
-        micro_batch = execution.micro_batch
-    shared = ExecutionIdentity(micro_batch=micro_batch, trust_remote_code=execution.trust_remote_code)
-    return {"forget": objective, **({"execution": shared} if identity(shared) else {})}
+        assert isinstance(recipe.execution.micro_batch, int)  # validated
+        micro_batch = recipe.execution.micro_batch
+    return {"forget": objective, **_execution_identity(recipe, micro_batch)}
+
+
+def _execution_identity(recipe: Recipe, micro_batch: int | None = None) -> dict[str, Config]:
+    """What the steps that load a model are handed of `execution`; nothing where none of it changes results."""
+    shared = ExecutionIdentity(micro_batch=micro_batch, trust_remote_code=recipe.execution.trust_remote_code)
+    return {"execution": shared} if identity(shared) else {}
 
 
 def _evaluations(

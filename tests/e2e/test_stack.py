@@ -52,12 +52,12 @@ def test_a_stack_that_is_up_is_left_alone(stack: Running) -> None:
 def test_runs_that_wait_for_their_turn_are_left_alone_by_the_server(stack: Running) -> None:
     """It would mark each of them late, all at once, which its database does not stand."""
     stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=True))
+    run = stack.start("forgetting/forgetting", at=datetime.now(UTC) - timedelta(hours=1), recipe="nano")
     try:
-        run = stack.start("forgetting/forgetting", at=datetime.now(UTC) - timedelta(hours=1), recipe="nano")
         time.sleep(3 * LATE_RUNS_LOOP_SECONDS)
         assert stack.client.read_flow_run(run.id).state_name == "Scheduled"
-        stack.client.delete_flow_run(run.id)
     finally:
+        stack.client.delete_flow_run(run.id)
         stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=False))
 
 

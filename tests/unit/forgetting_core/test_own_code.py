@@ -1,6 +1,5 @@
 """Models that compute by code of their own: it runs where the recipe says so, and is part of what the model is."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from forgetting_core.progress import Progress
 from forgetting_core.training import TrainingRun
 from forgetting_core.training_data import TrainingData
 from tests.tiny import save_model, token_rows
+from tests.unit.forgetting_core.test_hostile_models import configure
 
 pytestmark = pytest.mark.security("pickles, code and weights from elsewhere in models")
 MODULE = """
@@ -58,8 +58,7 @@ def model(mark: Path, tmp_path: Path) -> Path:
 
 def with_own_code(folder: Path, mark: Path, **auto_map: str) -> Path:
     config = folder / "config.json"
-    changes = {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": AUTO_MAP | auto_map}
-    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    configure(config, model_type="own", architectures=["OwnForCausalLM"], auto_map=AUTO_MAP | auto_map)
     (folder / "own.py").write_text(MODULE)
     (folder / "marks.py").write_text(f"MARK = {str(mark)!r}\n")
     return folder
@@ -100,8 +99,7 @@ def test_code_from_elsewhere_never_runs(place: str, model: Path, mark: Path) -> 
 
 def test_a_model_that_transformers_knows_needs_no_code_of_its_own(tmp_path: Path, mark: Path) -> None:
     model = with_own_code(save_model(tmp_path / "model"), mark)
-    config = model / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "llama"}))
+    configure(model / "config.json", model_type="llama")
     load_base(model, dtype="float32", device="cpu")
     assert not mark.exists()
 
