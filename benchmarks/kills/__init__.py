@@ -5,17 +5,21 @@ of a write to the store. Then the run goes on, or is done again, and everything 
 artifact has the digest that it has undisturbed, what is visible is whole, no lease, slot or checkpoint is left, no
 process is left, and MLflow and Prefect know of no run that goes on. `python -m benchmarks.kills SEED...` tries the
 trials of some seeds again.
+
+All of it takes hours. What became of each trial is kept in `results/kills.jsonl`, from where a benchmark that was
+ended goes on the next time; without that file it begins anew.
 """
 
 import multiprocessing
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
+from benchmarks.kills import kept
 from benchmarks.kills.attempt import Result, attempt
 from benchmarks.kills.settling import settle
 from benchmarks.kills.trial import PAIRS, draw
@@ -28,29 +32,42 @@ KILLS, QUICK_KILLS = 200, 6
 """To be met."""
 STACKS = 3
 """Side by side: most of a trial is waiting, such as for a heartbeat that does not come."""
+SETTLED_TOGETHER = 8
+"""Trials after which what became of them is known and kept."""
 SHOWN = 3
 """Losses that a row's note names."""
+KEPT = Path(__file__).resolve().parents[1] / "results" / "kills.jsonl"
+"""What became of the trials of the whole benchmark."""
 
 
 def measure(quick: bool) -> list[Row]:
     """A row for each victim and signal, and how many were killed."""
-    trials = QUICK_TRIALS if quick else TRIALS
-    shares = [range(first, trials, STACKS) for first in range(STACKS)]
+    if not quick:
+        return rows(*try_all(TRIALS, KEPT), KILLS)
+    with tempfile.TemporaryDirectory() as folder:
+        return rows(*try_all(QUICK_TRIALS, Path(folder) / KEPT.name), QUICK_KILLS)
+
+
+def try_all(trials: int, path: Path) -> tuple[list[Result], list[str]]:
+    """What became of so many trials, those in the file included, and what was left that belongs to none of them."""
+    done = {result.trial.seed for result in kept.read(path)[0]}
+    left = [seed for seed in range(trials) if seed not in done]
+    shares = [share for first in range(STACKS) if (share := left[first::STACKS])]
     with ProcessPoolExecutor(STACKS, multiprocessing.get_context("spawn")) as stacks:
-        results, strays = zip(*stacks.map(kill, shares), strict=True)
-    found = sorted(chain(*results), key=lambda result: result.trial.seed)
-    return rows(found, [*chain(*strays)], QUICK_KILLS if quick else KILLS)
+        list(stacks.map(partial(kill, path=path), shares))
+    return kept.read(path)
 
 
-def kill(seeds: Iterable[int]) -> tuple[list[Result], list[str]]:
-    """What became of the trials of these seeds, and what was left at the end that belongs to none of them."""
-    results = []
+def kill(seeds: Sequence[int], path: Path) -> None:
+    """Do the trials of these seeds on one stack; what became of them is added to the file."""
     with tempfile.TemporaryDirectory(prefix="kills-") as folder, open_world(Path(folder)) as world:
-        for seed in seeds:
-            result = attempt(draw(seed), world)
-            print(f"{result.trial}: {result.outcome} ({result.said})", file=sys.stderr)
-            results.append(result)
-        return settle(results, world)
+        for first in range(0, len(seeds), SETTLED_TOGETHER):
+            results = []
+            for seed in seeds[first : first + SETTLED_TOGETHER]:
+                result = attempt(draw(seed), world)
+                print(f"{result.trial}: {result.outcome} ({result.said})", file=sys.stderr)
+                results.append(result)
+            kept.keep(path, *settle(results, world))
 
 
 def rows(results: Sequence[Result], strays: Sequence[str], kills: int) -> list[Row]:
@@ -62,7 +79,9 @@ def rows(results: Sequence[Result], strays: Sequence[str], kills: int) -> list[R
             found.append(_row(f"{victim}, {signal.name}", of_pair))
     found.append(Row("left at the end", len(strays), "things", "0", not strays, "; ".join(strays[:SHOWN])))
     met = sum(result.outcome != "not met" for result in results)
-    return [*found, at_least("killed", met, "times", kills)]
+    hours = sum(result.ended - result.began for result in results) / 3600
+    codes = ", ".join(sorted({result.code for result in results}))
+    return [*found, at_least("killed", met, "times", kills, f"{hours:.1f} hours of trials, by code {codes}")]
 
 
 def _row(what: str, results: Sequence[Result]) -> Row:

@@ -1,16 +1,21 @@
 """`python -m benchmarks.kills SEED...`: the trials of some seeds, tried again alone."""
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.kills import kill
+from benchmarks.kills import kept, kill
 
 
 def again(seeds: Annotated[list[int], typer.Argument(metavar="SEED...", min=0)]) -> None:
     """Kill as these seeds say; exit status 1 when something was lost."""
-    results, strays = kill(seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kills.jsonl"
+        kill(seeds, path)
+        results, strays = kept.read(path)
     for line in strays:
         print(f"left at the end: {line}", file=sys.stderr)
     lost = [result for result in results if result.outcome == "lost"]

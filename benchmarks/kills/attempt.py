@@ -42,6 +42,8 @@ class Result:
     began: float
     """Seconds since 1970."""
     ended: float
+    code: str
+    """The commit, and `+` where it was changed."""
 
 
 def attempt(trial: Trial, world: World) -> Result:
@@ -66,7 +68,7 @@ def _attempt(trial: Trial, world: World) -> Result:
     met = groups is not None
 
     def result(outcome: Outcome, said: str) -> Result:
-        return Result(trial, outcome, said, began, time.time())
+        return Result(trial, outcome, said, began, time.time(), world.code)
 
     if not wait(run.over, RUN_SECONDS):
         run.give_up()

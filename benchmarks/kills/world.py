@@ -21,6 +21,7 @@ from benchmarks.kills.trial import STEPS, Trial
 from infra.inventory import COMMITS, read_records
 from infra.lease import LEASES
 from infra.objects import Objects
+from infra.provenance import provenance
 from infra.seaweedfs import BUCKET
 from infra.training_checkpoints import TRAINING
 from infra.urls import open_objects
@@ -74,6 +75,8 @@ class World:
         self.gate = gate
         self.folder = folder
         self.undisturbed: Callable[[int], Undisturbed] = cache(self._leave_alone)
+        by = provenance()
+        self.code = f"{(by['git_commit'] or 'unknown')[:7]}{'+' if by['git_dirty'] else ''}"
 
     @property
     def state_dirs(self) -> tuple[Path, Path]:
@@ -140,6 +143,8 @@ def open_world(folder: Path) -> Iterator[World]:
     """A world below a new folder, without GPUs: there results are not the same to the last bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        # of a tiny model; with more, several stacks spend their time waiting for each other's threads
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(PROJECT))
         with running_stack(folder / "stack") as stack:
             gate = Gate(stack.environment["AWS_ENDPOINT_URL"], lambda request: request, stall_seconds=0)

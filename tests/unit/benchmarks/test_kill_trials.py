@@ -1,7 +1,13 @@
 """Trials of the kill matrix: drawn from their seeds, fairly, and the same again."""
 
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from benchmarks import kills
+from benchmarks.kills import kept
+from benchmarks.kills.attempt import Result
 from benchmarks.kills.gate import Write
 from benchmarks.kills.trial import FIRST_STEPS, PAIRS, VICTIMS, draw
 from benchmarks.kills.world import Undisturbed
@@ -40,3 +46,21 @@ def test_a_run_that_finds_steps_in_the_store_takes_what_the_others_took() -> Non
     # two seconds until the first write, and what came after the commit of `prepare`
     assert (usual.seconds_from("forget"), usual.writes_from("forget")) == (9.0, 3)
     assert (usual.seconds_from("report"), usual.writes_from("report")) == (5.0, 1)
+
+
+def test_what_became_of_trials_is_kept_and_those_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kills.jsonl"
+    first, second = (Result(draw(seed), "again", "»killed«", 1.0, 2.5, "abc1234+") for seed in (4, 1))
+    kept.keep(path, [first], [])
+    kept.keep(path, [second], ["a slot is held"])
+    assert kept.read(path) == ([second, first], ["a slot is held"])
+    # all that is asked for is there, so that no stack is started
+    kept.keep(path, [Result(draw(seed), "went on", "", 3.0, 4.0, "def5678") for seed in (0, 2, 3)], [])
+    monkeypatch.setattr(kills, "kill", pytest.fail)
+    results, strays = kills.try_all(5, path)
+    assert [result.trial.seed for result in results] == [0, 1, 2, 3, 4]
+    shown = kills.rows(results, strays, 5)
+    assert [row.what for row in shown if not row.holds] == ["left at the end"]
+    assert (shown[-1].measured, shown[-1].note) == (5, "0.0 hours of trials, by code abc1234+, def5678")
