@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from infra import seaweedfs
+from infra import one_connection, seaweedfs
 from infra.stack_processes import Service
 
 HOST = "127.0.0.1"
@@ -132,6 +132,7 @@ def _prefect(folder: Path, ports: Ports) -> Service:
         environment={
             **_PRIVATE,
             "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": _one_at_a_time(folder / "prefect" / "prefect.db"),
             # leases in memory are lost when the server is started again, and their runs crash
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             # a run that waits for its turn is not late; to call dozens so all at once locks SQLite for minutes
@@ -168,6 +169,10 @@ def _answer(url: str, *, post: bool = False) -> httpx.Response | None:
     except httpx.HTTPError:
         return None
     return answer if answer.status_code == httpx.codes.OK else None
+
+
+def _one_at_a_time(database: Path) -> str:
+    return f"sqlite+aiosqlite:///{database}?plugin={one_connection.NAME}"
 
 
 def _identities(folder: Path) -> Path:
