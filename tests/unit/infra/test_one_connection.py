@@ -26,7 +26,7 @@ def test_on_connections_of_their_own_sqlite_refuses_all_but_one(tmp_path: Path) 
 
 
 async def _count(url: str) -> int:
-    """What a counter comes to that is read and written so often at once, as Prefect's server begins transactions."""
+    """What a counter comes to that is read and written so often at once, in transactions as Prefect begins them."""
     configuration = AioSqliteConfiguration(url)
     engine = await configuration.engine()
     async with engine.begin() as connection:
