@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 
 from infra.objects import Advance, NotFoundError, Stored, StoreError, check_key
@@ -91,10 +93,13 @@ class FolderObjects:
 
     def find(self, prefix: str) -> Iterator[Stored]:
         """As `Objects.find`."""
-        top = self.path(prefix)
-        with _explained(top, "list"):
-            found = [_stored(prefix, top.stat())] if top.is_file() else list(_below(str(top), prefix))
-        yield from sorted(found, key=lambda stored: stored.key)
+        for key, stat in sorted(self._list(prefix), key=itemgetter(0)):
+            yield _stored(key, stat)
+
+    def newest(self, prefix: str, limit: int) -> tuple[list[Stored], int]:
+        """As `Objects.newest`."""
+        found = self._list(prefix)
+        return [_stored(*item) for item in nlargest(limit, found, key=lambda item: item[1].st_mtime_ns)], len(found)
 
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
         """As `Objects.upload`."""
@@ -117,6 +122,11 @@ class FolderObjects:
             while size and (chunk := file.read(min(CHUNK_BYTES, size))):
                 size -= len(chunk)
                 yield chunk
+
+    def _list(self, prefix: str) -> list[tuple[str, os.stat_result]]:
+        top = self.path(prefix)
+        with _explained(top, "list"):
+            return [(prefix, top.stat())] if top.is_file() else list(_below(str(top), prefix))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -162,14 +172,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _below(folder: str, key: str) -> Iterator[Stored]:
-    """The objects below the folder `key`; strings all the way, because there may be a hundred thousand."""
+def _below(folder: str, key: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The objects below the folder `key`; as plain as can be, because there may be a hundred thousand."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             name = f"{key}/{entry.name}"
             if not entry.is_dir():
-                with suppress(FileNotFoundError):  # deleted since it was listed
-                    yield _stored(name, entry.stat())
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:  # deleted since it was listed
+                    continue
+                yield name, stat
             elif not entry.is_symlink():
                 yield from _below(entry.path, name)
 

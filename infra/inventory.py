@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from heapq import nlargest
 from typing import Any
 
 from infra.commits import DATA, Commit, decode
@@ -223,8 +222,7 @@ def read_newest(objects: Objects, step: str | None, limit: int) -> tuple[Invento
     With what uses them: a run is written after the commits that it names, so runs that are older than all of these
     are not read. Raises `StoreError`.
     """
-    listed = list(objects.find(f"{COMMITS}/{step}" if step else COMMITS))
-    newest = nlargest(limit, listed, key=lambda stored: stored.modified)
+    newest, count = objects.newest(f"{COMMITS}/{step}" if step else COMMITS, limit)
     since = min((stored.modified for stored in newest), default=None)
     users = (stored for stored in objects.find(RUNS) if since is not None and stored.modified >= since)
     inventory = Inventory(
@@ -235,7 +233,7 @@ def read_newest(objects: Objects, step: str | None, limit: int) -> tuple[Invento
         heads=read_runs(objects, HEADS),
         pins=dict(read_pins(objects)),
     )
-    return inventory, len(listed)
+    return inventory, count
 
 
 def read_records(

@@ -89,6 +89,9 @@ class Objects(Protocol):
     def find(self, prefix: str) -> Iterator[Stored]:
         """The object `prefix` itself, or else those below the folder `prefix`; sorted by key."""
 
+    def newest(self, prefix: str, limit: int) -> tuple[list[Stored], int]:
+        """Of what `find` gives the `limit` that were written last, newest first; and how many there are of all."""
+
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
         """Copy a local file to `key` with bounded memory; (SHA-256 hex, bytes) of what was sent."""
 

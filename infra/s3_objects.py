@@ -9,8 +9,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from heapq import nlargest
 from io import BytesIO
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -132,6 +134,11 @@ class S3Objects:
             if info["type"] == "file" and not path.endswith("/"):  # a browser's placeholder for an empty folder
                 etag = str(info["ETag"]).strip('"')
                 yield Stored(path.removeprefix(self._base), int(info["size"]), etag, info["LastModified"])
+
+    def newest(self, prefix: str, limit: int) -> tuple[list[Stored], int]:
+        """As `Objects.newest`."""
+        found = list(self.find(prefix))
+        return nlargest(limit, found, key=attrgetter("modified")), len(found)
 
     def upload(self, key: str, source: Path, advance: Advance) -> tuple[str, int]:
         """As `Objects.upload`."""

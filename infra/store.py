@@ -16,7 +16,6 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterator
-from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -187,15 +186,14 @@ class Store:
 
         Reads no others. Raises `StoreError`.
         """
-        listed = list(self.objects.find(f"v1/commits/{_name(step)}"))
-        newest = nlargest(limit, listed, key=lambda stored: stored.modified)
+        newest, count = self.objects.newest(f"v1/commits/{_name(step)}", limit)
 
         def read(stored: Stored) -> Commit | None:
             return self.lookup(step, stored.key.rsplit("/", 1)[1].removesuffix(".json"))
 
         found = in_order(read, newest, READERS)
         # None: deleted since it was listed
-        return [commit for commit in found if commit is not None], len(newest) == len(listed)
+        return [commit for commit in found if commit is not None], len(newest) == count
 
     def record_run(self, flow_run_id: str, data: dict[str, Any]) -> None:
         """Store which commits a flow run used, replacing what the same run stored before."""
@@ -207,7 +205,7 @@ class Store:
 
     def newest_runs(self, limit: int) -> Iterator[dict[str, Any]]:
         """What `record_run` stored for the `limit` runs that were written last, newest first; reads no others."""
-        newest = nlargest(limit, self.objects.find("v1/runs"), key=lambda stored: stored.modified)
+        newest, _ = self.objects.newest("v1/runs", limit)
         for data in in_order(self._read_json, (stored.key for stored in newest), READERS):
             if data is not None:  # not deleted since it was listed
                 yield data
