@@ -32,7 +32,7 @@ KILLS, QUICK_KILLS = 200, 6
 """To be met."""
 STACKS = 3
 """Side by side: most of a trial is waiting, such as for a heartbeat that does not come."""
-SETTLED_TOGETHER = 8
+SETTLED_TOGETHER = 4
 """Trials after which what became of them is known and kept."""
 SHOWN = 3
 """Losses that a row's note names."""
