@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.kills import kept, kill
+from benchmarks.kills import KEPT, kept, kill
 
 
 def again(seeds: Annotated[list[int], typer.Argument(metavar="SEED...", min=0)]) -> None:
     """Kill as these seeds say; exit status 1 when something was lost."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kills.jsonl"
+        path = Path(folder) / KEPT.name
         kill(seeds, path)
         results, strays = kept.read(path)
     for line in strays:

@@ -78,20 +78,6 @@ def test_what_is_deleted_is_gone_and_may_be_gone_already(objects: Objects) -> No
     assert list(objects.find("v1")) == []
 
 
-def test_of_a_folder_the_objects_that_were_written_last_are_told_and_how_many_there_are(objects: Objects) -> None:
-    assert objects.newest("v1/a", 2) == ([], 0)
-    for key in ("v1/a/2", "v1/a/b/3", "v1/a/1"):
-        objects.overwrite(key, b"bytes")
-        time.sleep(1.1)  # a bucket tells whole seconds
-    objects.overwrite("v1/ab", b"not in it")
-    of = {stored.key: stored for stored in objects.find("v1/a")}
-    assert objects.newest("v1/a", 2) == ([of["v1/a/1"], of["v1/a/b/3"]], 3)
-    objects.overwrite("v1/a/2", b"again")
-    (last,), count = objects.newest("v1/a", 1)
-    assert (last.key, last.bytes, count) == ("v1/a/2", 5, 3)
-    assert objects.newest("v1/ab", 5)[1] == 1
-
-
 def test_a_stream_gives_the_first_bytes(objects: Objects) -> None:
     objects.overwrite("v1/data/x", b"0123456789")
     assert b"".join(objects.stream("v1/data/x", 7)) == b"0123456"

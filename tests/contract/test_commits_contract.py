@@ -11,6 +11,7 @@ from threading import Barrier
 import pytest
 
 from infra.manifest import Artifact
+from infra.objects import Objects
 from infra.staging import ArtifactMissingError
 from infra.store import Store, open_store
 from infra.urls import open_objects
@@ -24,6 +25,20 @@ def test_the_newest_runs_come_first(store: Store) -> None:
         store.record_run(run, {"flow_run_id": run})
         time.sleep(1.1)  # a bucket tells whole seconds
     assert [run["flow_run_id"] for run in store.newest_runs(2)] == ["a", "c"]
+
+
+def test_of_a_folder_the_objects_that_were_written_last_are_told_and_how_many_there_are(objects: Objects) -> None:
+    assert objects.newest("v1/a", 2) == ([], 0)
+    for key in ("v1/a/2", "v1/a/b/3", "v1/a/1"):
+        objects.overwrite(key, b"bytes")
+        time.sleep(1.1)  # a bucket tells whole seconds
+    objects.overwrite("v1/ab", b"not in it")
+    of = {stored.key: stored for stored in objects.find("v1/a")}
+    assert objects.newest("v1/a", 2) == ([of["v1/a/1"], of["v1/a/b/3"]], 3)
+    objects.overwrite("v1/a/2", b"again")
+    (last,), count = objects.newest("v1/a", 1)
+    assert (last.key, last.bytes, count) == ("v1/a/2", 5, 3)
+    assert objects.newest("v1/ab", 5)[1] == 1
 
 
 def test_a_conditional_create_refuses_what_is_there_and_knows_its_own(url: str) -> None:
