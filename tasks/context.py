@@ -24,7 +24,7 @@ from infra.lease import Leases
 from infra.lineage import Lineage
 from infra.store import Store
 
-PRELOAD = ("torch", "transformers", "peft", "accelerate", "pyarrow.parquet")
+PRELOAD = ("tasks.preload",)
 """Imported once by the server from which the steps' processes are forked."""
 
 Listener = Callable[[str, dict[str, Any]], None]

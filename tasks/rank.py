@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 from forgetting_core.errors import Interrupted
@@ -42,6 +43,7 @@ def main() -> int:
     # what a library prints must not end up among the lines
     back = os.dup(1)
     os.dup2(sys.stderr.fileno(), 1)
+    import_module("tasks.preload")
     lines = Lines(back, path)
     try:
         job = decode(json.loads(path.read_text()))
