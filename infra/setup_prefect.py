@@ -38,6 +38,9 @@ SILENCE = timedelta(seconds=90)
 TELL = "forgetting: tell of failures"
 AGAIN = timedelta(minutes=1)
 """A run is not told of twice in this time: where the server fails on an event after it has told, it starts over."""
+BEGIN = timedelta(minutes=3)
+"""In which a worker's process has begun the run that it was started for; it takes some 10 s."""
+_BEAT = "prefect.flow-run.heartbeat"
 _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
@@ -75,6 +78,8 @@ def apply(plan: Plan) -> Iterator[str]:
             yield _line(*_ensure_pool(client, name, plan.pool_type, plan.templates.get(name), limit))
         yield _line(*_ensure_gpu_slot(client, plan.gpu_slots))
         yield _line(*_ensure_automation(client, crash_silent_runs()))
+        if plan.pool_type == "process":  # elsewhere a run may wait for a machine or an image as long as it likes
+            yield _line(*_ensure_automation(client, hand_out_again()))
         yield _line(*_ensure_automation(client, telling) if telling else _untold(client))
 
 
@@ -95,8 +100,8 @@ def crash_silent_runs() -> AutomationCore:
         name="forgetting: crash silent runs",
         description=f"A run that has not beaten for {SILENCE.seconds} s is dead: its state becomes Crashed.",
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *_ENDED},
+            after={_BEAT},
+            expect={_BEAT, *_ENDED},
             match=_any_run(),
             match_related=_our_flows(),
             for_each={"prefect.resource.id"},
@@ -108,6 +113,33 @@ def crash_silent_runs() -> AutomationCore:
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 message=f"no heartbeat for {SILENCE.seconds} s: its process or host is gone; run it again to go on",
+            )
+        ],
+    )
+
+
+def hand_out_again(within: timedelta = BEGIN) -> AutomationCore:
+    """A run whose worker died before its process began would stay Pending, and take a place in its pool.
+
+    No worker looks at it any more, since one has taken it.
+    """
+    return AutomationCore(
+        name="forgetting: hand out again what was not begun",
+        description=f"A run that a worker has taken and not begun {within.seconds} s later is Scheduled again.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.Pending"},
+            expect={_BEAT, "prefect.flow-run.Running", *_ENDED},
+            match=_any_run(),
+            match_related=_our_flows(),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.SCHEDULED,
+                message=f"not begun {within.seconds} s after a worker took it: another may take it now",
             )
         ],
     )

@@ -1,6 +1,8 @@
 """`infra.setup` against a real Prefect server: what it makes, what it leaves alone."""
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,12 +13,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Failed, Running
+from prefect.states import Failed, Pending, Running
 
 from infra.doctor import probe_prefect
 from infra.errors import RequestError
-from infra.setup_prefect import Plan, apply
-from tests.stack import until
+from infra.setup_prefect import POOLS, Plan, apply, hand_out_again
+from tests.stack import PROJECT, until
 from tests.webhook import webhook
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -30,7 +32,7 @@ def changed(plan: Plan | None = None) -> list[str]:
 
 def test_the_second_time_changes_nothing() -> None:
     assert "no work pool `gpu`, no work pool `cpu`, no concurrency limit `gpu-slot`" in probe_prefect()
-    assert [line.split()[0] for line in changed()] == ["created"] * 4
+    assert [line.split()[0] for line in changed()] == ["created"] * 5
     assert changed() == []
     assert "WARNING" not in probe_prefect()
 
@@ -99,6 +101,33 @@ def test_a_failure_that_the_server_hears_of_twice_is_told_once(told: list[str]) 
         later = fail(client)
         until(lambda: of_run(told, later) or None, "the webhook is told of the next one", SECONDS)
     assert len(of_run(told, run)) == 1
+
+
+def test_a_run_that_a_worker_took_and_did_not_begin_is_handed_out_again() -> None:
+    with get_client(sync_client=True) as client:
+        automation = client.create_automation(hand_out_again(within=timedelta(seconds=10)))
+        begun, taken = (client.create_flow_run(forgetting, state=Pending()) for _ in range(2))
+        client.set_flow_run_state(begun.id, Running())
+
+        def state(run: FlowRun) -> str | None:
+            return client.read_flow_run(run.id).state_name
+
+        until(lambda: state(taken) == "Scheduled" or None, "it is scheduled", SECONDS)
+        assert state(begun) == "Running"
+        client.delete_automation(automation)
+
+
+def test_only_pools_of_processes_are_expected_to_begin_runs_soon() -> None:
+    """A pod may have to wait for a node."""
+    template = json.loads((PROJECT / "infra/kubernetes/cpu-pool-job-template.json").read_text())
+    of_pods = Plan(pool_type="kubernetes", templates=dict.fromkeys(POOLS, template))
+    with get_client(sync_client=True) as client:
+        assert [line for line in apply(Plan()) if "hand out again" in line]
+        for plan in (of_pods, Plan()):
+            for name in POOLS:
+                client.delete_work_pool(name)
+            found = [line for line in apply(plan) if "hand out again" in line]
+            assert len(found) == (plan.pool_type == "process")
 
 
 def test_a_pool_of_another_type_is_refused_with_what_to_do() -> None:
