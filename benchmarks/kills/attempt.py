@@ -30,6 +30,8 @@ END_SECONDS = 30.0
 GONE_SECONDS = 30.0
 """Until nothing of a run that is over runs or holds a lease."""
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.5
+"""Between two looks at everything that runs, or that the store holds."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,12 @@ def _faults(trial: Trial, world: World, groups: set[int]) -> list[str]:
     faults += visible_damage(objects)
     faults += [f"a training checkpoint is left: {name}" for name in names_below(objects, TRAINING)]
     leases = Leases(objects, ttl=1)
-    if not wait(lambda: not leases.at_work(), GONE_SECONDS):
+    if not wait(lambda: not leases.at_work(), GONE_SECONDS, every=LOOK_SECONDS):
         faults += [f"a lease is held: {holder}" for holder in leases.at_work().values()]
 
     def left() -> list[str]:
         return [line for folder in world.state_dirs for line in remaining(groups, folder)]
 
-    if not wait(lambda: not left(), GONE_SECONDS):
+    if not wait(lambda: not left(), GONE_SECONDS, every=LOOK_SECONDS):
         faults += [f"a process is left: {line}" for line in left()]
     return faults

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from prefect.client.schemas.objects import FlowRun
 
 from tests.stack import Running
 
+ASK_SECONDS = 0.5
+"""How long an answer of Prefect's server counts: asked all the time, it would do little else."""
 COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
 
 
@@ -85,6 +88,7 @@ class PoolRun:
         self._stack = stack
         self._worker = stack.pid("gpu-worker")
         self._run = stack.start("forgetting/forgetting", **parameters)
+        self._asked = time.monotonic()
         self._flow: psutil.Process | None = None
 
     def flow(self) -> psutil.Process | None:
@@ -117,6 +121,8 @@ class PoolRun:
             flow.kill()
 
     def _now(self) -> FlowRun:
-        with suppress(httpx.HTTPError):
-            self._run = self._stack.client.read_flow_run(self._run.id)
+        if time.monotonic() - self._asked > ASK_SECONDS:
+            with suppress(httpx.HTTPError):
+                self._run = self._stack.client.read_flow_run(self._run.id)
+            self._asked = time.monotonic()
         return self._run

@@ -12,7 +12,7 @@ from typing import Any
 from prefect.client.schemas.filters import FlowRunFilter
 
 from benchmarks.kills.attempt import Result
-from benchmarks.kills.runs import COMMAND
+from benchmarks.kills.runs import ASK_SECONDS, COMMAND
 from benchmarks.kills.world import World, wait
 
 SETTLE_SECONDS = 300.0
@@ -24,7 +24,7 @@ UNFINISHED = FlowRunFilter.model_validate(
 def settle(results: Sequence[Result], world: World) -> tuple[list[Result], list[str]]:
     """The results, those lost that left something in Prefect or MLflow; and what belongs to none of them."""
     stack = world.stack
-    wait(lambda: not (_unfinished(world) or stack.gpu_slots), SETTLE_SECONDS)
+    wait(lambda: not (_unfinished(world) or stack.gpu_slots), SETTLE_SECONDS, every=ASK_SECONDS)
     faults = [(when, f"Prefect calls its run {name}") for when, name in _unfinished(world)]
     strays = [f"{stack.gpu_slots} slots are held"] if stack.gpu_slots else []
     for ranks in {result.trial.ranks for result in results}:

@@ -155,11 +155,11 @@ def open_world(folder: Path) -> Iterator[World]:
                 gate.close()
 
 
-def wait(for_: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes true within so many seconds."""
+def wait(for_: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:
+    """Whether it comes true within so many seconds, asked `every` so many."""
     deadline = time.monotonic() + seconds
     while not for_():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(every)
     return True
