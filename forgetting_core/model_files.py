@@ -116,7 +116,14 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
 
 
 def _refuse_weights_elsewhere(folder: Path) -> None:
-    """The libraries read whatever an index names, and an adapter's pickle where its safetensors are missing."""
+    """The libraries read what a config or an index names, and an adapter's pickle for want of its safetensors."""
+    config = folder / "config.json"
+    chosen = _read_object(config).get("transformers_weights") if config.exists() else None
+    if chosen and folder / str(chosen) not in _matching(folder, WEIGHT_PATTERNS):
+        raise InputError(
+            f"{config}: `transformers_weights` names the weights {chosen!r}; expected a *.safetensors file or index"
+            " beside it, since no others are loaded: remove `transformers_weights`"
+        )
     for index in _matching(folder, ("*.safetensors.index.json",)):
         named = _read_object(index).get("weight_map")
         if not isinstance(named, dict):

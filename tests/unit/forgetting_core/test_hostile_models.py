@@ -104,6 +104,35 @@ def test_an_index_cannot_name_weights_outside_of_its_folder(name: str, model: Pa
             use(model)
 
 
+@pytest.mark.parametrize("name", ["sub/model.safetensors.index.json", "sub/model.safetensors", "adapter_model.bin"])
+def test_a_config_cannot_name_weights_that_nobody_has_looked_at(
+    name: str, model: Path, planted: Planted, tmp_path: Path
+) -> None:
+    """As in CVE-2026-75104: an index in a subfolder leads out of the model's folder."""
+    other = save_model(tmp_path / "other")
+    named = model / name
+    named.parent.mkdir(exist_ok=True)
+    if named.suffix == ".json":
+        outside = dict.fromkeys(load_file(other / WEIGHTS), "../../other/model.safetensors")
+        named.write_text(json.dumps({"metadata": {}, "weight_map": outside}))
+    elif named.suffix == ".bin":
+        named.write_bytes(planted.pickle)
+    else:
+        shutil.copy(other / WEIGHTS, named)
+    configure(model / "config.json", transformers_weights=name)
+    for use in (model_files, load):
+        with pytest.raises(InputError, match="names the weights"):
+            use(model)
+    assert not planted.sprung
+
+
+def test_a_config_may_name_the_weights_beside_it(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "other.safetensors")
+    configure(model / "config.json", transformers_weights="other.safetensors")
+    assert model / "other.safetensors" in model_files(model)
+    load(model)
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_adapter_given_as_the_model_does_not_bring_a_base_of_its_choice(
     whole: bool, model: Path, adapter: Path, tmp_path: Path
