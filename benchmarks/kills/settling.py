@@ -56,4 +56,5 @@ def _unfinished(world: World) -> list[tuple[float, str]]:
 def _relink(world: World, ranks: int) -> list[str]:
     command = [*COMMAND, "lineage", "--relink", "--store", world.store(ranks)]
     done = subprocess.run(command, cwd=world.folder, capture_output=True, text=True)
-    return [f"`lineage --relink` said: {done.stderr[-300:]}"] if done.returncode else []
+    said = (done.stdout + done.stderr)[-300:]
+    return [f"`lineage --relink` ended with {done.returncode} and said: {said}"] if done.returncode else []
