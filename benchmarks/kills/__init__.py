@@ -11,6 +11,7 @@ ended goes on the next time; without that file it begins anew.
 """
 
 import multiprocessing
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ from benchmarks.kills.settling import settle
 from benchmarks.kills.trial import PAIRS, draw
 from benchmarks.kills.world import open_world
 from benchmarks.rows import Row, at_least
+from infra.launch import die_with_parent
 
 TRIALS, QUICK_TRIALS = 224, 7
 """Some come too late for their run."""
@@ -54,8 +56,14 @@ def try_all(trials: int, path: Path) -> tuple[list[Result], list[str]]:
     left = [seed for seed in range(trials) if seed not in done]
     shares = [share for first in range(STACKS) if (share := left[first::STACKS])]
     with ProcessPoolExecutor(STACKS, multiprocessing.get_context("spawn")) as stacks:
-        list(stacks.map(partial(kill, path=path), shares))
+        list(stacks.map(partial(_share, path=path), shares))
     return kept.read(path)
+
+
+def _share(seeds: Sequence[int], path: Path) -> None:
+    """`kill` in a process of its own, which takes down what it has started when the benchmark is ended."""
+    die_with_parent(by=signal.SIGINT)
+    kill(seeds, path)
 
 
 def kill(seeds: Sequence[int], path: Path) -> None:
@@ -73,10 +81,10 @@ def kill(seeds: Sequence[int], path: Path) -> None:
 def rows(results: Sequence[Result], strays: Sequence[str], kills: int) -> list[Row]:
     """The table."""
     found = []
-    for victim, signal in PAIRS:
-        of_pair = [item for item in results if (item.trial.victim, item.trial.signal) == (victim, signal)]
+    for victim, by in PAIRS:
+        of_pair = [item for item in results if (item.trial.victim, item.trial.signal) == (victim, by)]
         if of_pair:
-            found.append(_row(f"{victim}, {signal.name}", of_pair))
+            found.append(_row(f"{victim}, {by.name}", of_pair))
     found.append(Row("left at the end", len(strays), "things", "0", not strays, "; ".join(strays[:SHOWN])))
     met = sum(result.outcome != "not met" for result in results)
     hours = sum(result.ended - result.began for result in results) / 3600

@@ -76,9 +76,9 @@ class CommandRun:
 
     def give_up(self) -> None:
         """As `Run.give_up`."""
-        with suppress(ProcessLookupError):
+        if not self.over():
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            self._process.wait()
 
 
 class PoolRun:

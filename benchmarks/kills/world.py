@@ -74,6 +74,8 @@ class World:
         self.stack = stack
         self.gate = gate
         self.folder = folder
+        self.run: Run | None = None
+        """The last one that was started."""
         self.undisturbed: Callable[[int], Undisturbed] = cache(self._leave_alone)
         by = provenance()
         self.code = f"{(by['git_commit'] or 'unknown')[:7]}{'+' if by['git_dirty'] else ''}"
@@ -106,9 +108,12 @@ class World:
         overrides = [*SMALL, f"execution.processes={ranks}"]
         if on_pool:
             parameters = {"recipe": RECIPE, "overrides": overrides, "store": self.store(ranks)}
-            return PoolRun(self.stack, parameters)
-        given = [word for item in overrides for word in ("--set", item)]
-        return CommandRun([RECIPE, *given, "--store", self.store(ranks)], self._environment(), self.folder)
+            self.run = PoolRun(self.stack, parameters)
+        else:
+            given = [word for item in overrides for word in ("--set", item)]
+            arguments = [RECIPE, *given, "--store", self.store(ranks)]
+            self.run = CommandRun(arguments, self._environment(), self.folder)
+        return self.run
 
     def digests(self, ranks: int) -> dict[str, str]:
         """{step: content digest} of what the store's commits name."""
@@ -149,9 +154,12 @@ def open_world(folder: Path) -> Iterator[World]:
         with running_stack(folder / "stack") as stack:
             gate = Gate(stack.environment["AWS_ENDPOINT_URL"], lambda request: request, stall_seconds=0)
             (folder / "runs").mkdir()
+            world = World(stack, gate, folder / "runs")
             try:
-                yield World(stack, gate, folder / "runs")
+                yield world
             finally:
+                if world.run is not None:
+                    world.run.give_up()
                 gate.close()
 
 
