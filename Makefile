@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-e2e check format clean
+.PHONY: install demo test test-e2e check audit format clean
 
 install: .venv/installed
 
@@ -29,6 +29,12 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Asks the advisories of the package index about everything that is pinned; fails where it cannot ask, too. In an
+# environment of its own, so that what it needs is not among what it looks at.
+audit:
+	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit; }
+	.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 format: install
 	$(BIN)/ruff format .
