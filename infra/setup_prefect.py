@@ -6,7 +6,6 @@ What a person has tuned and the command line does not name stays: limits, a paus
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -16,32 +15,19 @@ from prefect.client.schemas.actions import (
     WorkPoolCreate,
     WorkPoolUpdate,
 )
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.events.schemas.events import ResourceSpecification
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from infra.errors import RequestError
+from infra.setup_automations import TELL, of_pools, tell_of_failures
 
 POOLS = {
     "gpu": "Runs of recipes: one process each, on a host with GPUs.",
     "cpu": "Sweeps and comparisons: they start runs, wait, and compare what came out.",
 }
 GPU_SLOT = "gpu-slot"
-FLOWS = ["forgetting", "sweep", "compare"]
-"""Other flows of the server may beat more slowly than ours, or not at all."""
-SILENCE = timedelta(seconds=90)
-"""Three heartbeats of 30 s (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in `prefect.yaml`)"""
-TELL = "forgetting: tell of failures"
-AGAIN = timedelta(minutes=1)
-"""A run is not told of twice in this time: where the server fails on an event after it has told, it starts over."""
-BEGIN = timedelta(minutes=3)
-"""In which a worker's process has begun the run that it was started for; it takes some 10 s."""
-_BEAT = "prefect.flow-run.heartbeat"
-_ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
 @dataclass(frozen=True)
@@ -77,9 +63,8 @@ def apply(plan: Plan) -> Iterator[str]:
             limit = plan.gpu_runs if name == "gpu" else None
             yield _line(*_ensure_pool(client, name, plan.pool_type, plan.templates.get(name), limit))
         yield _line(*_ensure_gpu_slot(client, plan.gpu_slots))
-        yield _line(*_ensure_automation(client, crash_silent_runs()))
-        if plan.pool_type == "process":  # elsewhere a run may wait for a machine or an image as long as it likes
-            yield _line(*_ensure_automation(client, hand_out_again()))
+        for automation in of_pools(plan.pool_type):
+            yield _line(*_ensure_automation(client, automation))
         yield _line(*_ensure_automation(client, telling) if telling else _untold(client))
 
 
@@ -92,104 +77,6 @@ def missing_of(client: SyncPrefectClient) -> list[str]:
     except ObjectNotFound:
         missing.append(f"concurrency limit `{GPU_SLOT}`")
     return missing
-
-
-def crash_silent_runs() -> AutomationCore:
-    """A run whose process and worker are gone would stay Running; a self-hosted server has nothing against it."""
-    return AutomationCore(
-        name="forgetting: crash silent runs",
-        description=f"A run that has not beaten for {SILENCE.seconds} s is dead: its state becomes Crashed.",
-        trigger=EventTrigger(
-            after={_BEAT},
-            expect={_BEAT, *_ENDED},
-            match=_any_run(),
-            match_related=_our_flows(),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message=f"no heartbeat for {SILENCE.seconds} s: its process or host is gone; run it again to go on",
-            )
-        ],
-    )
-
-
-def hand_out_again(within: timedelta = BEGIN) -> AutomationCore:
-    """A run whose worker died before its process began would stay Pending, and take a place in its pool.
-
-    No worker looks at it any more, since one has taken it.
-    """
-    return AutomationCore(
-        name="forgetting: hand out again what was not begun",
-        description=f"A run that a worker has taken and not begun {within.seconds} s later is Scheduled again.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.Pending"},
-            expect={_BEAT, "prefect.flow-run.Running", *_ENDED},
-            match=_any_run(),
-            match_related=_our_flows(),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=within,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.SCHEDULED,
-                message=f"not begun {within.seconds} s after a worker took it: another may take it now",
-            )
-        ],
-    )
-
-
-def tell_of_failures(client: SyncPrefectClient, block: str) -> AutomationCore:
-    """Failed and crashed runs are told to `block`, a notification block or a webhook: `type/name`.
-
-    Raises `RequestError` when there is no such block.
-    """
-    block_type, _, name = block.partition("/")
-    try:
-        document = client.read_block_document_by_name(name, block_type)
-    except ObjectNotFound:
-        raise RequestError(
-            f"--notify {block}: no such block on the server; expected `type/name`, such as slack-webhook/team;"
-            " create it in Prefect's UI under Blocks"
-        ) from None
-    text = "{{ flow.name }}: the run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
-    action = (
-        CallWebhook(block_document_id=document.id, payload=text)
-        if block_type == "webhook"
-        else SendNotification(
-            block_document_id=document.id,
-            subject="{{ flow.name }}: {{ flow_run.name }} {{ flow_run.state.name }}",
-            body=text + "\n{{ flow_run|ui_url }}",
-        )
-    )
-    return AutomationCore(
-        name=TELL,
-        description=f"Failed and crashed runs are told to the block {block}.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-            match=_any_run(),
-            match_related=_our_flows(),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=AGAIN,
-        ),
-        actions=[action],
-    )
-
-
-def _any_run() -> ResourceSpecification:
-    return ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
-
-
-def _our_flows() -> ResourceSpecification:
-    return ResourceSpecification({"prefect.resource.role": ["flow"], "prefect.resource.name": FLOWS})
 
 
 def _ensure_pool(
