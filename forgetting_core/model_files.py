@@ -110,20 +110,14 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
         found = f" (only pickled ones: {', '.join(pickled)}, which are never loaded)" if pickled else ""
         raise InputError(f"model {folder}: no *.safetensors weights{found}; save it with save_pretrained first")
     _refuse_weights_elsewhere(folder)
-    _refuse_code(folder)
+    _refuse_modules(folder)
+    _refuse_detours(folder)
     files = _matching(folder, (*WEIGHT_PATTERNS, *CONFIG_PATTERNS, *TOKENIZER_PATTERNS))
     return sorted([*files, *(own_code(folder) if code else [])])
 
 
 def _refuse_weights_elsewhere(folder: Path) -> None:
-    """The libraries read what a config or an index names, and an adapter's pickle for want of its safetensors."""
-    config = folder / "config.json"
-    chosen = _read_object(config).get("transformers_weights") if config.exists() else None
-    if chosen and folder / str(chosen) not in _matching(folder, WEIGHT_PATTERNS):
-        raise InputError(
-            f"{config}: `transformers_weights` names the weights {chosen!r}; expected a *.safetensors file or index"
-            " beside it, since no others are loaded: remove `transformers_weights`"
-        )
+    """The libraries read whatever an index names, and an adapter's pickle where its safetensors are missing."""
     for index in _matching(folder, ("*.safetensors.index.json",)):
         named = _read_object(index).get("weight_map")
         if not isinstance(named, dict):
@@ -141,20 +135,41 @@ def _refuse_weights_elsewhere(folder: Path) -> None:
         )
 
 
-def _refuse_code(folder: Path) -> None:
-    """Kernels of the hub that a config names, and modules that PEFT would import for an adapter."""
+def _refuse_modules(folder: Path) -> None:
+    """PEFT would import what some adapters name."""
     adapter = _read_object(folder / ADAPTER_FILE) if is_adapter(folder) else {}
     if adapter.get("peft_type", "LORA") != "LORA" or adapter.get("megatron_config"):
         raise InputError(
             f"adapter {folder}: {ADAPTER_FILE} has `peft_type` {adapter.get('peft_type')!r} and `megatron_config`"
             f" {adapter.get('megatron_config')!r}; expected a LoRA adapter without Megatron"
         )
+
+
+def _refuse_detours(folder: Path) -> None:
+    """What a config, or one in it, names beside the usual files: kernels of the hub, weights, another config.
+
+    `attribute_map` would hide such a key behind another name.
+    """
     config = folder / "config.json"
     for key, value in _pairs(_read_object(config)) if config.exists() else ():
         if key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
             raise InputError(
                 f"{config}: `{key}` is {value!r}, which names code on the hub; code that a model brings along is"
                 f" never run: remove `{key}`"
+            )
+        if (
+            key == "transformers_weights"
+            and value
+            and folder / str(value) not in _matching(folder, WEIGHT_PATTERNS)
+        ):
+            raise InputError(
+                f"{config}: `{key}` names the weights {value!r}; expected a *.safetensors file or index beside it,"
+                f" since no others are loaded: remove `{key}`"
+            )
+        if key in ("configuration_files", "attribute_map") and value:
+            raise InputError(
+                f"{config}: `{key}` makes another configuration count than what is written here; remove `{key}`,"
+                " or save the model again with save_pretrained"
             )
 
 

@@ -1,7 +1,7 @@
-"""What the Prefect server does by itself: it ends, or hands out again, runs that nobody looks after any more.
+"""What the Prefect server does by itself: it tells of failures, and looks after runs that nobody else does.
 
-Where a worker or a whole host is lost, nobody is left who could tell the server, and a self-hosted server asks
-nobody: the run would keep its state, and its place in the pool, for ever.
+Where a worker or a whole host is lost, nobody is left who could tell the server, and a self-hosted server does not
+ask: the run would keep its state, and its place in the pool, for ever.
 """
 
 from datetime import timedelta
@@ -19,10 +19,9 @@ FLOWS = ["forgetting", "sweep", "compare"]
 """Other flows of the server may beat more slowly than ours, or not at all."""
 SILENCE = timedelta(seconds=90)
 """Three heartbeats of 30 s (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in `prefect.yaml`)"""
-BEGIN = timedelta(minutes=3)
-"""In which the process that a worker starts has begun its run; it takes some 10 s."""
-CANCEL = timedelta(minutes=5)
-"""In which a worker has ended what it was asked to end; a pod may have minutes to save."""
+BEGIN = timedelta(minutes=10)
+"""In which the process that a worker starts has begun its run; it takes some 10 s, more on a busy host."""
+HAND_OUT = "forgetting: hand out again what was not begun"
 AGAIN = timedelta(minutes=1)
 """A run is not told of twice in this time: where the server fails on an event after it has told, it starts over."""
 TELL = "forgetting: tell of failures"
@@ -32,19 +31,12 @@ _BEAT, _PENDING, _RUNNING, _CANCELLING = (
 _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
-def of_pools(pool_type: str) -> list[AutomationCore]:
-    """Those that pools of this type need."""
-    everywhere = [crash_silent_runs(), end_unheard_cancellations()]
-    # elsewhere a run may wait for a machine or an image as long as it likes
-    return [*everywhere, hand_out_again()] if pool_type == "process" else everywhere
-
-
 def crash_silent_runs() -> AutomationCore:
     """A run whose process and worker are gone would stay Running."""
     return AutomationCore(
         name="forgetting: crash silent runs",
         description=f"A run that has not beaten for {SILENCE.seconds} s is dead: its state becomes Crashed.",
-        trigger=_unless({_BEAT, *_ENDED}, after=_BEAT, within=SILENCE),
+        trigger=_unless({_BEAT, *_ENDED}, after=_BEAT, within=SILENCE, related=[_our_flows()]),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
@@ -55,30 +47,26 @@ def crash_silent_runs() -> AutomationCore:
 
 
 def hand_out_again(within: timedelta = BEGIN) -> AutomationCore:
-    """A run whose worker died before its process began would stay Pending: no other worker looks at it."""
+    """A run whose worker died before its process began would stay Pending: no other worker looks at it.
+
+    One that is handed out although its process still comes is computed once all the same, as leases see to it. Only
+    deployed runs: no worker would take another. Only for pools of processes: elsewhere a run may wait for a machine
+    or an image as long as it likes.
+    """
     return AutomationCore(
-        name="forgetting: hand out again what was not begun",
+        name=HAND_OUT,
         description=f"A run that a worker has taken and not begun {within.seconds} s later is Scheduled again.",
-        trigger=_unless({_BEAT, _RUNNING, _CANCELLING, *_ENDED}, after=_PENDING, within=within),
+        trigger=_unless(
+            # once more Pending: the time begins anew
+            {_PENDING, _RUNNING, _BEAT, _CANCELLING, *_ENDED},
+            after=_PENDING,
+            within=within,
+            related=[_our_flows(), ResourceSpecification({"prefect.resource.role": ["deployment"]})],
+        ),
         actions=[
             ChangeFlowRunState(
                 state=StateType.SCHEDULED,
                 message=f"not begun {within.seconds} s after a worker took it: another may take it now",
-            )
-        ],
-    )
-
-
-def end_unheard_cancellations(within: timedelta = CANCEL) -> AutomationCore:
-    """A run that was cancelled and whose worker is gone would stay Cancelling: that cannot become Crashed."""
-    return AutomationCore(
-        name="forgetting: end cancellations that nobody has heard",
-        description=f"A run that was to be cancelled {within.seconds} s ago is Cancelled.",
-        trigger=_unless(_ENDED, after=_CANCELLING, within=within),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CANCELLED,
-                message=f"nobody has said within {within.seconds} s that it has ended: its worker or host is gone",
             )
         ],
     )
@@ -123,13 +111,15 @@ def tell_of_failures(client: SyncPrefectClient, block: str) -> AutomationCore:
     )
 
 
-def _unless(expect: set[str], *, after: str, within: timedelta) -> EventTrigger:
-    """Fires for a run of which nothing of `expect` is heard in this time."""
+def _unless(
+    expect: set[str], *, after: str, within: timedelta, related: list[ResourceSpecification]
+) -> EventTrigger:
+    """Fires for a run of which nothing of `expect` is heard in this time; it has all that is `related`."""
     return EventTrigger(
         after={after},
         expect=expect,
         match=_any_run(),
-        match_related=_our_flows(),
+        match_related=related,
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,

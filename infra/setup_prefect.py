@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from infra.errors import RequestError
-from infra.setup_automations import TELL, of_pools, tell_of_failures
+from infra.setup_automations import HAND_OUT, TELL, crash_silent_runs, hand_out_again, tell_of_failures
 
 POOLS = {
     "gpu": "Runs of recipes: one process each, on a host with GPUs.",
@@ -63,8 +63,11 @@ def apply(plan: Plan) -> Iterator[str]:
             limit = plan.gpu_runs if name == "gpu" else None
             yield _line(*_ensure_pool(client, name, plan.pool_type, plan.templates.get(name), limit))
         yield _line(*_ensure_gpu_slot(client, plan.gpu_slots))
-        for automation in of_pools(plan.pool_type):
-            yield _line(*_ensure_automation(client, automation))
+        yield _line(*_ensure_automation(client, crash_silent_runs()))
+        if plan.pool_type == "process":
+            yield _line(*_ensure_automation(client, hand_out_again()))
+        else:
+            yield _line(*_ensure_no_automation(client, HAND_OUT))
         yield _line(*_ensure_automation(client, telling) if telling else _untold(client))
 
 
@@ -154,6 +157,13 @@ def _ensure_automation(client: SyncPrefectClient, wanted: AutomationCore) -> tup
         return "there", text + paused
     client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
     return "updated", text + paused
+
+
+def _ensure_no_automation(client: SyncPrefectClient, name: str) -> tuple[str, str]:
+    found = client.read_automations_by_name(name)
+    for automation in found:
+        client.delete_automation(automation.id)
+    return "removed" if found else "off", f"automation “{name}”: only for pools of processes"
 
 
 def _untold(client: SyncPrefectClient) -> tuple[str, str]:

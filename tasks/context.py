@@ -24,7 +24,7 @@ from infra.lease import Leases
 from infra.lineage import Lineage
 from infra.store import Store
 
-PRELOAD = ("tasks.preload",)
+PRELOAD = ("forgetting_core.preload",)
 """Imported once by the server from which the steps' processes are forked."""
 
 Listener = Callable[[str, dict[str, Any]], None]

@@ -43,7 +43,7 @@ def main() -> int:
     # what a library prints must not end up among the lines
     back = os.dup(1)
     os.dup2(sys.stderr.fileno(), 1)
-    import_module("tasks.preload")
+    import_module("forgetting_core.preload")
     lines = Lines(back, path)
     try:
         job = decode(json.loads(path.read_text()))

@@ -11,6 +11,7 @@ ended goes on the next time; without that file it begins anew.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 import tempfile
@@ -36,6 +37,7 @@ STACKS = 3
 """Side by side: most of a trial is waiting, such as for a heartbeat that does not come."""
 SETTLED_TOGETHER = 4
 """Trials after which what became of them is known and kept."""
+ENDING = (signal.SIGINT, signal.SIGTERM)
 SHOWN = 3
 """Losses that a row's note names."""
 KEPT = Path(__file__).resolve().parents[1] / "results" / "kills.jsonl"
@@ -61,13 +63,21 @@ def try_all(trials: int, path: Path) -> tuple[list[Result], list[str]]:
 
 
 def _share(seeds: Sequence[int], path: Path) -> None:
-    """`kill` in a process of its own, which takes down what it has started when the benchmark is ended."""
-    die_with_parent(by=signal.SIGINT)
-    kill(seeds, path)
+    """`kill` in a process of its own, which ends with the benchmark, however that comes about."""
+    die_with_parent(by=signal.SIGTERM)
+    try:
+        kill(seeds, path)
+    except KeyboardInterrupt:
+        os._exit(1)  # else it would wait for a next share
 
 
 def kill(seeds: Sequence[int], path: Path) -> None:
-    """Do the trials of these seeds on one stack; what became of them is added to the file."""
+    """Do the trials of these seeds on one stack; what became of them is added to the file.
+
+    For the main thread: asked to end, by whichever signal, it takes down first what it has started.
+    """
+    for number in ENDING:
+        signal.signal(number, _end)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder, open_world(Path(folder)) as world:
         for first in range(0, len(seeds), SETTLED_TOGETHER):
             results = []
@@ -76,6 +86,12 @@ def kill(seeds: Sequence[int], path: Path) -> None:
                 print(f"{result.trial}: {result.outcome} ({result.said})", file=sys.stderr)
                 results.append(result)
             kept.keep(path, *settle(results, world))
+
+
+def _end(*_: object) -> None:
+    for number in ENDING:  # the stack is to be taken down once, undisturbed
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def rows(results: Sequence[Result], strays: Sequence[str], kills: int) -> list[Row]:

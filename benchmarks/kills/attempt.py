@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.kills.runs import Run
 from benchmarks.kills.trial import Trial, Victim
-from benchmarks.kills.world import RUN_SECONDS, World, wait
+from benchmarks.kills.world import POLL_SECONDS, RUN_SECONDS, World, wait
 from benchmarks.visible import visible_damage
 from infra.lease import Leases
 from infra.training_checkpoints import TRAINING
@@ -29,7 +29,6 @@ END_SECONDS = 30.0
 """In which a process that was asked to end has to."""
 GONE_SECONDS = 30.0
 """Until nothing of a run that is over runs or holds a lease."""
-POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.5
 """Between two looks at everything that runs, or that the store holds."""
 

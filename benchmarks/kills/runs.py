@@ -117,8 +117,9 @@ class PoolRun:
 
     def give_up(self) -> None:
         """As `Run.give_up`."""
-        if (flow := self.flow()) is not None:
-            flow.kill()
+        with suppress(psutil.NoSuchProcess):
+            if (flow := self.flow()) is not None:
+                flow.kill()
 
     def _now(self) -> FlowRun:
         if time.monotonic() - self._asked > ASK_SECONDS:

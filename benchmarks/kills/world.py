@@ -32,7 +32,9 @@ SMALL = ("baselines=[]", "evaluate.tasks=[]", "forget.epochs=40", "execution.che
 """A fine-tune of seconds, with checkpoints on the way."""
 LEASE_SECONDS = 10
 """Until the work of a command that was killed is taken over; on the pool it is a minute."""
-RUN_SECONDS = 600.0
+RUN_SECONDS = 1200.0
+"""A run whose worker was killed before it began is handed out again after ten minutes."""
+POLL_SECONDS = 0.05
 SERVERS = ("seaweedfs", "mlflow", "prefect")
 
 
@@ -163,7 +165,7 @@ def open_world(folder: Path) -> Iterator[World]:
                 gate.close()
 
 
-def wait(for_: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:
+def wait(for_: Callable[[], bool], seconds: float, every: float = POLL_SECONDS) -> bool:
     """Whether it comes true within so many seconds, asked `every` so many."""
     deadline = time.monotonic() + seconds
     while not for_():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,13 +13,13 @@ from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
-from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Failed, Pending, Running
+from prefect.states import Failed, Pending, Running
 
 from infra.doctor import probe_prefect
 from infra.errors import RequestError
-from infra.setup_automations import end_unheard_cancellations, hand_out_again
+from infra.setup_automations import HAND_OUT, hand_out_again
 from infra.setup_prefect import POOLS, Plan, apply
 from tests.stack import PROJECT, until
 from tests.webhook import webhook
@@ -35,7 +35,7 @@ def changed(plan: Plan | None = None) -> list[str]:
 
 def test_the_second_time_changes_nothing() -> None:
     assert "no work pool `gpu`, no work pool `cpu`, no concurrency limit `gpu-slot`" in probe_prefect()
-    assert [line.split()[0] for line in changed()] == ["created"] * 6
+    assert [line.split()[0] for line in changed()] == ["created"] * 5
     assert changed() == []
     assert "WARNING" not in probe_prefect()
 
@@ -106,49 +106,37 @@ def test_a_failure_that_the_server_hears_of_twice_is_told_once(told: list[str]) 
     assert len(of_run(told, run)) == 1
 
 
-SOON = timedelta(seconds=10)
-"""The server waits no shorter."""
-
-
-@contextmanager
-def automated(client: SyncPrefectClient, automation: AutomationCore) -> Iterator[None]:
-    made = client.create_automation(automation)
-    yield
-    client.delete_automation(made)
-
-
-def state(client: SyncPrefectClient, run: FlowRun) -> str | None:
-    return client.read_flow_run(run.id).state_name
-
-
 def test_a_run_that_a_worker_took_and_did_not_begin_is_handed_out_again() -> None:
-    with get_client(sync_client=True) as client, automated(client, hand_out_again(SOON)):
-        begun, taken = (client.create_flow_run(forgetting, state=Pending()) for _ in range(2))
+    changed()
+    with get_client(sync_client=True) as client:
+        automation = client.create_automation(hand_out_again(within=timedelta(seconds=10)))
+        deployment = client.create_deployment(client.create_flow(forgetting), "forgetting", work_pool_name="gpu")
+
+        def taken() -> FlowRun:
+            return client.create_flow_run_from_deployment(deployment, state=Pending())
+
+        def state(run: FlowRun) -> str | None:
+            return client.read_flow_run(run.id).state_name
+
+        lost, begun, undeployed = taken(), taken(), client.create_flow_run(forgetting, state=Pending())
         client.set_flow_run_state(begun.id, Running())
-        until(lambda: state(client, taken) == "Scheduled" or None, "it is scheduled", SECONDS)
-        assert state(client, begun) == "Running"
+        until(lambda: state(lost) == "Scheduled" or None, "it is scheduled", SECONDS)
+        assert (state(begun), state(undeployed)) == ("Running", "Pending")
+        client.delete_automation(automation)
+        client.delete_deployment(deployment)
 
 
-def test_a_cancellation_that_nobody_has_heard_ends() -> None:
-    with get_client(sync_client=True) as client, automated(client, end_unheard_cancellations(SOON)):
-        goes_on, cancelled = (client.create_flow_run(forgetting, state=Running()) for _ in range(2))
-        client.set_flow_run_state(cancelled.id, Cancelling())
-        assert state(client, cancelled) == "Cancelling"
-        until(lambda: state(client, cancelled) == "Cancelled" or None, "it is cancelled", SECONDS)
-        assert state(client, goes_on) == "Running"
-
-
-def test_only_pools_of_processes_are_expected_to_begin_runs_soon() -> None:
+def test_only_runs_of_pools_of_processes_are_handed_out_again() -> None:
     """A pod may have to wait for a node."""
     template = json.loads((PROJECT / "infra/kubernetes/cpu-pool-job-template.json").read_text())
     of_pods = Plan(pool_type="kubernetes", templates=dict.fromkeys(POOLS, template))
     with get_client(sync_client=True) as client:
-        assert [line for line in apply(Plan()) if "hand out again" in line]
-        for plan in (of_pods, Plan()):
+        for plan in (Plan(), of_pods, Plan()):
             for name in POOLS:
-                client.delete_work_pool(name)
-            found = [line for line in apply(plan) if "hand out again" in line]
-            assert len(found) == (plan.pool_type == "process")
+                with suppress(ObjectNotFound):
+                    client.delete_work_pool(name)
+            changed(plan)
+            assert len(client.read_automations_by_name(HAND_OUT)) == (plan.pool_type == "process")
 
 
 def test_a_pool_of_another_type_is_refused_with_what_to_do() -> None:

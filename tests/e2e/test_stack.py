@@ -18,6 +18,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.concurrency.sync import concurrency
 from prefect.states import Pending
 
+from infra.setup_automations import HAND_OUT, hand_out_again
 from infra.store import open_store
 from tests.stack import GPU_RUNS, PROJECT, Running, marked, most_at_once, until
 from tests.webhook import webhook
@@ -64,11 +65,14 @@ def test_runs_that_wait_for_their_turn_are_left_alone_by_the_server(stack: Runni
 
 def test_a_run_whose_worker_died_before_it_began_is_taken_by_another(stack: Running) -> None:
     """Nobody would look at it again, since a worker has it."""
+    (automation,) = stack.client.read_automations_by_name(HAND_OUT)
+    stack.client.update_automation(automation.id, hand_out_again(within=timedelta(seconds=60)))
     stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=True))
     run = stack.start("forgetting/forgetting", recipe="nano")
     stack.client.set_flow_run_state(run.id, Pending())
     stack.client.update_work_pool("gpu", WorkPoolUpdate(is_paused=False))
     assert stack.finished(run).state_name == "Completed"
+    stack.client.update_automation(automation.id, hand_out_again())
 
 
 @pytest.mark.security("servers for anybody, or for a wrong key")

@@ -126,6 +126,20 @@ def test_a_config_cannot_name_weights_that_nobody_has_looked_at(
     assert not planted.sprung
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"text_config": {"transformers_weights": "sub/other.safetensors"}},
+        {"attribute_map": {"transformers_weights": "other"}, "other": "sub/other.safetensors"},
+        {"configuration_files": ["config.4.0.0.json"]},
+    ],
+)
+def test_a_config_cannot_name_weights_in_a_roundabout_way(field: dict[str, object], model: Path) -> None:
+    configure(model / "config.json", **field)
+    with pytest.raises(InputError, match=r"config\.json: `.*; .*remove `"):
+        load(model)
+
+
 def test_a_config_may_name_the_weights_beside_it(model: Path) -> None:
     (model / WEIGHTS).rename(model / "other.safetensors")
     configure(model / "config.json", transformers_weights="other.safetensors")

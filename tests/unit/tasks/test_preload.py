@@ -4,9 +4,9 @@ import gc
 import sys
 from typing import Any
 
+from forgetting_core.preload import LIBRARIES
 from infra.launch import Channel, Launcher
 from tasks.context import PRELOAD
-from tasks.preload import LIBRARIES
 
 STANDING_OBJECTS = 100_000
 
