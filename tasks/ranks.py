@@ -22,6 +22,7 @@ from forgetting_core import config as configs
 from forgetting_core.config import ExecutionConfig
 from forgetting_core.errors import InputError, Interrupted, NumericalError, OutOfMemoryError
 from infra.launch import Channel, die_with_parent
+from infra.provenance import PROJECT
 from tasks.child import Job, Summary
 
 ERRORS = {kind.__name__: kind for kind in (InputError, Interrupted, NumericalError, OutOfMemoryError)}
@@ -54,6 +55,7 @@ def run_in_ranks(job: Job, channel: Channel) -> Summary:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env=_environment(),
             preexec_fn=die_with_parent,
         )
     path.with_name(LAUNCHER_FILE).write_text(str(launcher.pid))
@@ -180,6 +182,12 @@ def _command(execution: ExecutionConfig, job: Path) -> list[str]:
     settings.write_text("{compute_environment: LOCAL_MACHINE, distributed_type: MULTI_GPU, mixed_precision: 'no'}")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--config_file={settings}"]
     return [*launch, *(f"--{name}={value}" for name, value in options.items()), "--module", "tasks.rank", str(job)]
+
+
+def _environment() -> dict[str, str]:
+    """That of this process; the ranks' modules are those that it runs, whatever the current folder holds."""
+    path = filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
 def _stop(launcher: "subprocess.Popen[bytes]") -> None:

@@ -22,7 +22,7 @@ from forgetting_core.metrics_file import VALIDATION_LOSS
 from forgetting_core.partition import LABELS_FILE
 from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
-from infra.launch import Launcher
+from infra.launch import Channel, Launcher
 from tasks.child import Job, run_job
 from tasks.forget import compute
 from tasks.ranks import RanksDiedError, _encode, decode, run_in_ranks
@@ -70,6 +70,14 @@ def run(launcher: Launcher, item: Job, listener: Callable[[dict[str, Any]], None
     return launcher.run(run_in_ranks if item.execution.processes > 1 else run_job, item, listener)
 
 
+def run_in_ranks_beside_other_tasks(item: Job, channel: Channel) -> Any:
+    """As from the folder of a user who has a `tasks.py`."""
+    item.work.mkdir()
+    os.chdir(item.work)
+    Path("tasks.py").write_text("raise RuntimeError('not this one')")
+    return run_in_ranks(item, channel)
+
+
 def run_here(item: Job) -> None:
     """In this process, whose state accelerate keeps otherwise."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -97,6 +105,13 @@ def test_a_rank_gets_the_job_as_it_was(inputs: dict[str, tuple[Path, ...]], tmp_
     item = job(inputs, tmp_path, ranks=2)
     item.config["execution"] = ExecutionIdentity(micro_batch=2, trust_remote_code=True)
     assert decode(_encode(item)) == item
+
+
+def test_ranks_run_our_modules_whatever_is_in_the_current_folder(
+    launcher: Launcher, inputs: dict[str, tuple[Path, ...]], tmp_path: Path
+) -> None:
+    item = job(inputs, tmp_path, ranks=2)
+    assert launcher.run(run_in_ranks_beside_other_tasks, item, lambda message: None)["steps"] > 0
 
 
 @pytest.mark.parametrize(
