@@ -15,7 +15,8 @@ from flows.pool_compare import pool_compare
 from flows.pool_group import RUN, UPSTREAM
 from flows.pool_sweep import pool_sweep
 from infra.settings import GPU_SLOT_VARIABLE
-from infra.setup_prefect import FLOWS, GPU_SLOT, POOLS
+from infra.setup_automations import FLOWS
+from infra.setup_prefect import GPU_SLOT, POOLS
 
 PROJECT = Path(__file__).resolve().parents[3]
 ENTRYPOINTS: dict[str, Flow[Any, Any]] = {
