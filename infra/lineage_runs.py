@@ -19,7 +19,8 @@ PROVENANCE_TAGS = ("git_commit", "git_dirty", "host", "started")
 """What of a commit's provenance a step's run repeats in its tags, as a second witness."""
 UNKNOWN_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Error codes of MLflow for an id that is no run of its."""
-RUNS_PER_PAGE = 1000
+RUNS_PER_PAGE = 100
+"""A busy server answers for as many within the time that a request has."""
 
 
 def run_reference(commit: Commit) -> str:
