@@ -104,6 +104,16 @@ def test_the_page_of_a_comparison_comes_back(
     assert Path(page).read_text() == "<p>compared</p>"
 
 
+def test_runs_beyond_the_first_page_are_known(
+    lineage: Command, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.lineage_runs.RUNS_PER_PAGE", 1)
+    before = snapshot(world.tracking_uri)
+    assert len(before["runs"]) > 2
+    assert "nothing changed" in lineage("--relink").output
+    assert snapshot(world.tracking_uri) == before
+
+
 def test_what_mlflow_has_is_left_alone(lineage: Command, world: World) -> None:
     before = snapshot(world.tracking_uri)
     assert "nothing changed" in lineage("--relink").output
