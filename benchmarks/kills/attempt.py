@@ -69,7 +69,7 @@ def _attempt(trial: Trial, world: World) -> Result:
     met = groups is not None
 
     def result(outcome: Outcome, said: str) -> Result:
-        return Result(trial, outcome, said, began, time.time(), world.code)
+        return Result(trial, outcome, said.replace(f"{world.folder.parent}/", ""), began, time.time(), world.code)
 
     if not wait(run.over, RUN_SECONDS):
         run.give_up()

@@ -24,6 +24,7 @@ from forgetting_core.progress import Progress
 from forgetting_core.tables import LABEL_SCHEMA, list_array, write_parquet
 from infra.launch import Channel, Launcher
 from tasks.child import Job, run_job
+from tasks.context import PRELOAD
 from tasks.forget import compute
 from tasks.ranks import RanksDiedError, _encode, decode, run_in_ranks
 from tests.tiny import save_model, token_rows, write_rows
@@ -51,7 +52,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ..
 
 @pytest.fixture(scope="module")
 def launcher() -> Launcher:
-    return Launcher(4, ["torch", "transformers", "peft", "accelerate"])
+    return Launcher(4, PRELOAD)
 
 
 def job(inputs: dict[str, tuple[Path, ...]], folder: Path, *, ranks: int = 1, **settings: Any) -> Job:
